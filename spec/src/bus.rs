@@ -1,0 +1,47 @@
+//! D-Bus interfaces of the host programs, served peer to peer on sockets under `/run/keel/`.
+//!
+//! A trait here is the interface's definition; `zbus` makes the client's proxy from it. Servers implement the same
+//! names and signatures. Failures carry an error name under [`ERROR_PREFIX`], so that callers tell them apart.
+
+use serde::{Deserialize, Serialize};
+use zbus::zvariant::Type;
+
+/// Error names begin so; what follows is [`crate::api::ErrorCode`] in CamelCase.
+pub const ERROR_PREFIX: &str = "org.keel.Error.";
+
+/// The provisioning service, at [`crate::paths::HOST_BUS`].
+#[zbus::proxy(interface = "org.keel.Host1", default_path = "/org/keel/Host")]
+pub trait Host {
+    /// The validated machine config: [`crate::config::Settings`] as JSON.
+    fn settings(&self) -> zbus::Result<String>;
+    /// Where the config in force was read from, and why a newer one was refused (empty: it wasn't).
+    fn config_source(&self) -> zbus::Result<(String, String)>;
+}
+
+/// The updater, at [`crate::paths::UPDATER_BUS`].
+#[zbus::proxy(interface = "org.keel.Updater1", default_path = "/org/keel/Updater")]
+pub trait Updater {
+    /// What is installed, what runs, what failed: [`crate::api::UpdateStatus`] as JSON.
+    fn status(&self) -> zbus::Result<String>;
+    /// Fetches and verifies the repository's metadata, writes nothing: [`crate::api::UpdateCheck`] as JSON.
+    fn check(&self) -> zbus::Result<String>;
+    /// Installs a version into the slot that isn't running; empty: the newest that may follow.
+    /// Returns the version installed. [`UpdaterProxy::receive_progress`] tells how far it is.
+    fn install(&self, version: &str) -> zbus::Result<String>;
+    /// Makes the other, good release the one that boots next. Returns its version.
+    fn rollback(&self) -> zbus::Result<String>;
+    /// How far an install is.
+    #[zbus(signal)]
+    fn progress(&self, progress: InstallProgress) -> zbus::Result<()>;
+}
+
+/// How far an install is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct InstallProgress {
+    /// What is being done: `metadata`, `tree`, `root`, `verify`, `uki`, `commit`.
+    pub stage: String,
+    /// Bytes done of this stage.
+    pub done_bytes: u64,
+    /// Bytes of this stage in all; 0 where unknown.
+    pub total_bytes: u64,
+}

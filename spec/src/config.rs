@@ -1,0 +1,123 @@
+//! The machine config, `keel.toml`: what a human writes, and the validated settings that programs use.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// Validated settings. Every value is in force: what `keel.toml` leaves out has its default here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Name of the host (RFC 1123), `keel` by default.
+    pub hostname: String,
+    /// Host network.
+    pub network: Network,
+    /// NTP servers, names or addresses; none: the clock is left to the hardware.
+    pub ntp_servers: Vec<String>,
+    /// The HTTP API.
+    pub api: Api,
+    /// Where releases come from and how they are tried.
+    pub update: Update,
+    /// What must be true for a release to be good.
+    pub health: Health,
+    /// Image registries.
+    pub registry: Registry,
+    /// Whether `keelctl` can be typed on the console.
+    pub console_prompt: bool,
+}
+
+/// Host network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Static address with prefix length, `192.0.2.7/24`; `None`: DHCP.
+    pub address: Option<(IpAddr, u8)>,
+    /// Default router with a static address.
+    pub gateway: Option<IpAddr>,
+    /// Name servers; with DHCP they go before those of the lease.
+    pub dns: Vec<IpAddr>,
+}
+
+/// The HTTP API over TLS. It listens on TCP only where all three PEM texts are there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Api {
+    /// Address to listen on, `0.0.0.0:2376` by default.
+    pub listen: SocketAddr,
+    /// Names and addresses that the host is reached by, beside its own: into its certificate.
+    pub names: Vec<String>,
+    /// Authority that client certificates must come from, PEM.
+    pub client_ca_pem: Option<String>,
+    /// Authority that issues this host's own certificate, PEM; the key is made on the host.
+    pub issuer_cert_pem: Option<String>,
+    /// Its private key, PEM (PKCS #8).
+    pub issuer_key_pem: Option<String>,
+}
+
+/// Where releases come from and how they are tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// Base address of the update repository, `http://` or `https://`.
+    pub url: Option<String>,
+    /// How often a release may try to prove itself, 1 to 9, 3 by default.
+    pub tries: u32,
+    /// Further certificate authorities for `url`, PEM.
+    pub ca_pem: Option<String>,
+}
+
+/// What must be true for a release to be good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Seconds after boot by which everything must be good, 10 to 3600, 120 by default.
+    pub within_s: u32,
+    /// Seconds for which it must stay good without a break, 0 to 600, 5 by default.
+    pub settle_s: u32,
+    /// Checks beside the required services.
+    pub checks: Vec<HealthCheck>,
+}
+
+/// One health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// Name, for messages.
+    pub name: String,
+    /// What is tried.
+    pub probe: Probe,
+}
+
+/// What a health check tries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// A `GET` that must answer 200 to 399 within 5 s.
+    Http(String),
+    /// A TCP connection that must come about within 5 s.
+    Tcp(String),
+}
+
+/// Image registries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    /// `host[:port]` of registries that are spoken to without TLS.
+    pub insecure: Vec<String>,
+    /// Further certificate authorities for registries, PEM.
+    pub ca_pem: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hostname: "keel".into(),
+            network: Network::default(),
+            ntp_servers: Vec::new(),
+            api: Api {
+                listen: SocketAddr::from(([0, 0, 0, 0], 2376)),
+                names: Vec::new(),
+                client_ca_pem: None,
+                issuer_cert_pem: None,
+                issuer_key_pem: None,
+            },
+            update: Update { url: None, tries: 3, ca_pem: None },
+            health: Health { within_s: 120, settle_s: 5, checks: Vec::new() },
+            registry: Registry::default(),
+            console_prompt: true,
+        }
+    }
+}

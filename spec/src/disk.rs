@@ -1,0 +1,1 @@
+//! The disk: partition types, labels and sizes (Discoverable Partitions Specification).

@@ -1,0 +1,27 @@
+//! What all parts of Keel agree on, as types. No I/O happens here.
+//!
+//! - [`api`]: JSON bodies of the host's own HTTP API, `/keel/v1/`
+//! - [`bus`]: D-Bus interfaces of the host programs (feature `bus`)
+//! - [`cmdline`]: the kernel command line that a UKI carries
+//! - [`config`]: the machine config, `keel.toml`
+//! - [`control`]: messages of PID 1's control socket
+//! - [`disk`]: partition types, labels and sizes
+//! - [`gpt`]: GUID partition tables, read and written
+//! - [`paths`]: where things are on a host
+//! - [`release`]: versions, release descriptions and the file names of UKIs
+//! - [`tuf`]: metadata of The Update Framework, and its canonical JSON
+//! - [`verity`]: the geometry of a dm-verity hash tree
+#![forbid(unsafe_code)]
+
+pub mod api;
+#[cfg(feature = "bus")]
+pub mod bus;
+pub mod cmdline;
+pub mod config;
+pub mod control;
+pub mod disk;
+pub mod gpt;
+pub mod paths;
+pub mod release;
+pub mod tuf;
+pub mod verity;
