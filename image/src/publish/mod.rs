@@ -1,0 +1,1 @@
+//! The update repository: keys, metadata, signing.
