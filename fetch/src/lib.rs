@@ -1,1 +1,26 @@
-//! (being written)
+//! A small blocking HTTP(S) client for host programs: no libc resolver, no total time-out, but a cap on everything else.
+//!
+//! - [`auth`]: values of the `Authorization` header
+//! - [`client`]: one request with its redirects, under the caps of its caller
+//! - [`connect`]: the chain that makes a connection, with errors that say which step failed
+//! - [`error`]: what can go wrong; every message names the address
+//! - [`message`]: requests and responses
+//! - [`range`]: `Range` and `Content-Range`
+//! - [`resolve`]: names to addresses over DNS, without the C library
+//! - [`tls`]: trust anchors, read when the first https request needs them
+//! - [`url`]: addresses: checked, joined, and shown without secrets
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod client;
+mod connect;
+pub mod error;
+pub mod message;
+mod range;
+pub mod resolve;
+mod tls;
+mod url;
+
+pub use client::{Client, Options};
+pub use error::Error;
+pub use message::{Body, Method, Request, Response};
