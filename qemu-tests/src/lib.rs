@@ -1,1 +1,20 @@
-//! (being written)
+//! The machine that the tests boot, and what they boot it with.
+//!
+//! - [`build`]: releases and disks, made by the project's own `keel-image`
+//! - [`clients`]: `docker` and `keelctl`, run as an operator runs them
+//! - [`images`]: container images of Debian's busybox
+//! - [`machine`]: QEMU with firmware, disk, network, watchdog and a serial console
+//! - [`registry`]: Debian's `docker-registry` on loopback
+//! - [`repository`]: a static file server for update repositories, with faults on request
+//! - [`scenario`]: runs scenarios side by side and counts them
+//! - [`scenarios`]: what is tested end to end
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod clients;
+pub mod images;
+pub mod machine;
+pub mod registry;
+pub mod repository;
+pub mod scenario;
+pub mod scenarios;

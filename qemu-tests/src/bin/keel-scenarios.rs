@@ -1,0 +1,46 @@
+//! Runs the scenarios: `keel-scenarios [--list] [--at-once N] [NAME-PART...]`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use keel_qemu_tests::build::Build;
+use keel_qemu_tests::scenario::{Scenario, run_all};
+use keel_qemu_tests::scenarios::{SCENARIOS, prepare_releases};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("keel-scenarios: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    let mut at_once = 2;
+    let mut parts = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--list" => {
+                SCENARIOS.iter().for_each(|scenario| println!("{}: {}", scenario.name, scenario.about));
+                return Ok(true);
+            }
+            "--at-once" => at_once = arguments.next().context("--at-once wants a number")?.parse()?,
+            _ => parts.push(argument),
+        }
+    }
+    let chosen: Vec<Scenario> = SCENARIOS
+        .iter()
+        .filter(|scenario| parts.is_empty() || parts.iter().any(|part| scenario.name.contains(part.as_str())))
+        .copied()
+        .collect();
+    anyhow::ensure!(!chosen.is_empty(), "no scenario is named like {parts:?}; --list shows them");
+    let build = Build::here()?;
+    prepare_releases(&build, &[])?;
+    let (passed, failed) = run_all(&build, &chosen, at_once);
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0)
+}

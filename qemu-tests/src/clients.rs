@@ -1,0 +1,179 @@
+//! `docker` and `keelctl`, run on the workstation as an operator runs them: over mutual TLS.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::build::Build;
+use crate::machine::{Machine, tail};
+
+/// A Keel host as its operator sees it.
+#[derive(Clone, Debug)]
+pub struct Host {
+    api_port: u16,
+    certs: PathBuf,
+    keelctl: PathBuf,
+}
+
+impl Host {
+    /// The host in a machine.
+    pub fn of(build: &Build, machine: &Machine) -> Result<Self> {
+        Ok(Self { api_port: machine.port(2376)?, certs: build.certs(), keelctl: build.programs().join("keelctl") })
+    }
+
+    /// A `docker` command line.
+    pub fn docker(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command
+            .args(arguments)
+            .env("DOCKER_HOST", format!("tcp://127.0.0.1:{}", self.api_port))
+            .env("DOCKER_TLS_VERIFY", "1")
+            .env("DOCKER_CERT_PATH", &self.certs)
+            .env("DOCKER_CONFIG", self.certs.join("no-docker-config"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `docker`, which must succeed; returns what it printed, without the last line feed.
+    pub fn docker_ok(&self, arguments: &[&str]) -> Result<String> {
+        succeed("docker", arguments, self.docker(arguments).output())
+    }
+
+    /// A `keelctl` command line.
+    pub fn keelctl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.keelctl);
+        command
+            .args(["--host", &format!("tcp://127.0.0.1:{}", self.api_port), "--cert-path"])
+            .arg(&self.certs)
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `keelctl`, which must succeed; returns what it printed.
+    pub fn keelctl_ok(&self, arguments: &[&str]) -> Result<String> {
+        succeed("keelctl", arguments, self.keelctl(arguments).output())
+    }
+
+    /// Runs `keelctl --json`, which must succeed; returns the document.
+    pub fn keelctl_json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.keelctl_ok(&[&["--json"], arguments].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("keelctl --json {arguments:?} printed {text:?}"))
+    }
+
+    /// Runs `keelctl`, which must fail with `code`; returns its message.
+    pub fn keelctl_fails(&self, arguments: &[&str], code: i32) -> Result<String> {
+        let output = self.keelctl(arguments).output().context("run keelctl")?;
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        ensure!(
+            output.status.code() == Some(code),
+            "keelctl {arguments:?} ended with {} instead of {code}: {message}",
+            output.status
+        );
+        Ok(message)
+    }
+
+    /// Waits until the host's API answers and its health is `health`.
+    pub fn wait_health(&self, machine: &Machine, health: &str, limit: Duration) -> Result<Value> {
+        let begun = Instant::now();
+        let mut last = String::new();
+        while begun.elapsed() < limit {
+            match self.keelctl_json(&["status"]) {
+                Ok(status) if status["health"] == health => return Ok(status),
+                Ok(status) => last = status.to_string(),
+                Err(error) => last = format!("{error:#}"),
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        bail!("host isn't {health} after {limit:?}; last answer: {last}\nconsole:\n{}", tail(&machine.console()))
+    }
+
+    /// Starts an install and returns its progress, one JSON document a line.
+    pub fn install(&self, version: Option<&str>) -> Result<Install> {
+        let mut command = self.keelctl(&["--json", "update", "install"]);
+        let mut child = command.args(version).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("keelctl's output")?);
+        Ok(Install { child, lines })
+    }
+}
+
+/// An install that is under way.
+pub struct Install {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Install {
+    /// The next event; `None` at the end.
+    pub fn next_event(&mut self) -> Result<Option<Value>> {
+        let mut line = String::new();
+        if self.lines.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        serde_json::from_str(&line).map(Some).with_context(|| format!("progress line {line:?}"))
+    }
+
+    /// Waits for the end, which must be a success.
+    pub fn finish(mut self) -> Result<()> {
+        while self.next_event()?.is_some() {}
+        let mut message = String::new();
+        if let Some(mut errors) = self.child.stderr.take() {
+            errors.read_to_string(&mut message)?;
+        }
+        let status = self.child.wait()?;
+        ensure!(status.success(), "keelctl update install ended with {status}: {message}");
+        Ok(())
+    }
+}
+
+impl Drop for Install {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `GET` of a page on the workstation's loopback; returns the body.
+pub fn http_get(port: u16) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(1 << 20).read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+        _ => bail!("GET on port {port} answered {answer:?}"),
+    }
+}
+
+/// Asks for a page until it comes, within `limit`.
+pub fn wait_http(port: u16, limit: Duration) -> Result<String> {
+    let begun = Instant::now();
+    loop {
+        match http_get(port) {
+            Ok(page) => return Ok(page),
+            Err(error) if begun.elapsed() > limit => {
+                return Err(error.context(format!("nothing served on port {port} for {limit:?}")));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
+fn succeed(program: &str, arguments: &[&str], output: std::io::Result<Output>) -> Result<String> {
+    let output = output.with_context(|| format!("run {program}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}\n{printed}{}",
+        arguments.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(printed.trim_end_matches('\n').to_owned())
+}

@@ -1,0 +1,68 @@
+//! Container images made of Debian's `busybox-static`, as `docker save` archives.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::build::sha256_hex;
+
+/// Programs that the image has, as links to busybox.
+const APPLETS: &[&str] = &[
+    "sh", "cat", "echo", "false", "head", "hostname", "httpd", "id", "kill", "ls", "mount", "nc", "ps", "seq", "sleep",
+    "test", "touch", "true", "wget", "dd", "grep", "ip", "mkdir", "nslookup", "stat", "tail", "trap", "uname", "yes",
+];
+
+/// Writes `<dir>/<name>.tar`: an image `<name>:1` with busybox and `/www/index.html` holding `page`.
+/// Its command serves that page on port 80.
+pub fn busybox(dir: &Path, name: &str, page: &str) -> Result<PathBuf> {
+    let work = dir.join(format!("{name}.d"));
+    let _ = fs::remove_dir_all(&work);
+    let root = work.join("root");
+    for folder in ["bin", "www", "etc", "tmp", "proc", "dev", "sys"] {
+        fs::create_dir_all(root.join(folder))?;
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).context("copy /bin/busybox: is busybox-static installed?")?;
+    for applet in APPLETS {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
+    }
+    fs::write(root.join("www/index.html"), page)?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\nweb:x:33:33:web:/www:/bin/sh\n")?;
+    fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n")?;
+    tar(&root, &work.join("layer.tar"), &["."])?;
+    let layer = sha256_hex(&fs::read(work.join("layer.tar"))?);
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z",
+        "config": { "Env": ["PATH=/bin"], "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"],
+                    "ExposedPorts": {"80/tcp": {}}, "Labels": {"org.keel.test": name} },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
+        "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "busybox"}],
+    })
+    .to_string();
+    let config_name = format!("{}.json", sha256_hex(config.as_bytes()));
+    fs::write(work.join(&config_name), config)?;
+    let manifest = json!([{"Config": config_name, "RepoTags": [format!("{name}:1")], "Layers": ["layer.tar"]}]);
+    fs::write(work.join("manifest.json"), manifest.to_string())?;
+    let archive = dir.join(format!("{name}.tar"));
+    tar(&work, &archive, &["manifest.json", &config_name, "layer.tar"])?;
+    fs::remove_dir_all(&work)?;
+    Ok(archive)
+}
+
+/// Writes a tar archive of `members` of `dir`; all belongs to root.
+pub fn tar(dir: &Path, archive: &Path, members: &[&str]) -> Result<()> {
+    let status = Command::new("tar")
+        .args(["--owner=0", "--group=0", "--numeric-owner", "--sort=name", "--mtime=@0", "-cf"])
+        .arg(archive)
+        .arg("-C")
+        .arg(dir)
+        .args(members)
+        .status()
+        .context("run tar")?;
+    if !status.success() {
+        bail!("tar of {} failed: {status}", dir.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! A virtual machine: QEMU with UEFI firmware, one disk, user-mode network, a hardware watchdog and a serial console.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Firmware of Debian's `ovmf` package.
+pub const FIRMWARE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// Its variable store, copied for each machine.
+pub const FIRMWARE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// How the guest reaches the workstation's loopback through QEMU's user network.
+pub const WORKSTATION_IN_GUEST: &str = "10.0.2.2";
+
+/// How guest time passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// As on the workstation.
+    Real,
+    /// A nanosecond an instruction (`-icount shift=0`), for figures that repeat.
+    Instructions,
+}
+
+/// What a machine is made of. The disk and the firmware's variables lie in `dir` and outlive the machine.
+#[derive(Clone, Debug)]
+pub struct Hardware {
+    /// Folder of this machine's files.
+    pub dir: PathBuf,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// How guest time passes.
+    pub clock: Clock,
+    /// Guest TCP ports that are reached on the workstation's loopback.
+    pub guest_ports: Vec<u16>,
+    /// Text of `keel.toml`, handed over as a fw_cfg file; empty: none.
+    pub config: String,
+}
+
+impl Hardware {
+    /// A machine of the usual size, with a disk of its own copied from `disk` and grown to `disk_bytes` (sparse).
+    pub fn with_disk(dir: &Path, disk: &Path, disk_bytes: u64) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        let copy = dir.join("disk.raw");
+        let done = Command::new("cp")
+            .args(["--sparse=always", "--reflink=auto"])
+            .args([disk, copy.as_path()])
+            .status()
+            .context("run cp")?;
+        if !done.success() {
+            bail!("cp {} {} failed: {done}", disk.display(), copy.display());
+        }
+        let file = File::options().write(true).open(&copy)?;
+        if file.metadata()?.len() < disk_bytes {
+            file.set_len(disk_bytes)?;
+        }
+        fs::copy(FIRMWARE_VARIABLES, dir.join("variables.fd"))
+            .with_context(|| format!("copy {FIRMWARE_VARIABLES}: is the package ovmf installed?"))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            memory_mib: 1024,
+            clock: Clock::Real,
+            guest_ports: vec![2376, 8080],
+            config: String::new(),
+        })
+    }
+
+    /// The machine's disk.
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk.raw")
+    }
+
+    /// Switches the machine on.
+    pub fn power_on(&self) -> Result<Machine> {
+        Machine::start(self)
+    }
+}
+
+/// A machine that is switched on. Dropping it cuts the power.
+pub struct Machine {
+    qemu: Child,
+    serial: PathBuf,
+    monitor: PathBuf,
+    forwards: Vec<(u16, u16)>,
+}
+
+impl Machine {
+    fn start(hardware: &Hardware) -> Result<Self> {
+        let dir = &hardware.dir;
+        let serial = dir.join("serial.log");
+        let monitor = dir.join("monitor.sock");
+        let _ = fs::remove_file(&monitor);
+        let forwards = free_ports(&hardware.guest_ports)?;
+        let config = dir.join("keel.toml");
+        fs::write(&config, &hardware.config)?;
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-M", "q35,smm=off"])
+            .args(["-m", &hardware.memory_mib.to_string()])
+            .args(accelerator(hardware.clock))
+            .args(["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE_CODE}")])
+            .args(["-drive", &format!("if=pflash,format=raw,unit=1,file={}", path(&dir.join("variables.fd"))?)])
+            .args(["-drive", &format!("if=none,id=disk,format=raw,discard=unmap,file={}", path(&hardware.disk())?)])
+            .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"])
+            .args(["-netdev", &network(&forwards), "-device", "virtio-net-pci,netdev=net,romfile="])
+            .args(["-device", "i6300esb", "-action", "watchdog=reset", "-device", "virtio-rng-pci"])
+            .args(["-chardev", &format!("file,id=serial,append=on,path={}", path(&serial)?)])
+            .args(["-serial", "chardev:serial"])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", path(&monitor)?)]);
+        if !hardware.config.is_empty() {
+            command.args(["-fw_cfg", &format!("name=opt/org.keel/keel.toml,file={}", path(&config)?)]);
+        }
+        let messages = File::create(dir.join("qemu.log"))?;
+        let qemu = command
+            .stdin(Stdio::null())
+            .stdout(messages.try_clone()?)
+            .stderr(messages)
+            .spawn()
+            .context("start qemu-system-x86_64: is the package qemu-system-x86 installed?")?;
+        Ok(Self { qemu, serial, monitor, forwards })
+    }
+
+    /// The workstation's port behind which a guest port is.
+    pub fn port(&self, guest_port: u16) -> Result<u16> {
+        self.forwards
+            .iter()
+            .find(|(guest, _)| *guest == guest_port)
+            .map(|(_, host)| *host)
+            .with_context(|| format!("guest port {guest_port} isn't forwarded"))
+    }
+
+    /// All that the serial console has shown in this folder's life, over several power-ons.
+    pub fn console(&self) -> String {
+        fs::read(&self.serial).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Process ID of QEMU.
+    pub fn pid(&self) -> u32 {
+        self.qemu.id()
+    }
+
+    /// Waits until the console shows `text` after its first `skip_bytes`; the end of the console is in the error.
+    pub fn wait_console(&mut self, text: &str, skip_bytes: usize, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let console = self.console();
+            if console.get(skip_bytes.min(console.len())..).is_some_and(|new| new.contains(text)) {
+                return Ok(());
+            }
+            if let Some(status) = self.qemu.try_wait()? {
+                bail!("QEMU ended ({status}) before its console showed {text:?}:\n{}", tail(&console));
+            }
+            if begun.elapsed() > limit {
+                bail!("console didn't show {text:?} within {limit:?}:\n{}", tail(&console));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the guest has powered itself off.
+    pub fn wait_off(&mut self, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        while self.qemu.try_wait()?.is_none() {
+            if begun.elapsed() > limit {
+                bail!("machine didn't power off within {limit:?}:\n{}", tail(&self.console()));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Cuts the power: QEMU is killed, whatever the guest was doing.
+    pub fn cut_power(mut self) -> Result<()> {
+        self.qemu.kill()?;
+        self.qemu.wait()?;
+        Ok(())
+    }
+
+    /// Presses the reset button.
+    pub fn reset(&self) -> Result<()> {
+        let mut monitor = UnixStream::connect(&self.monitor).context("connect to QEMU's monitor")?;
+        monitor.set_read_timeout(Some(Duration::from_secs(10)))?;
+        for command in ["qmp_capabilities", "system_reset"] {
+            writeln!(monitor, "{{\"execute\":\"{command}\"}}")?;
+            let mut answer = [0; 4096];
+            monitor.read(&mut answer).with_context(|| format!("QEMU's answer to {command}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+/// The last lines of a console, for error messages.
+pub fn tail(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// One processor under software emulation: with several, QEMU 7.2 was seen to break guests that patch their own code.
+fn accelerator(clock: Clock) -> Vec<&'static str> {
+    let mut arguments = vec!["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1"];
+    if clock == Clock::Instructions {
+        arguments.extend(["-icount", "shift=0,sleep=off"]);
+    }
+    arguments
+}
+
+fn network(forwards: &[(u16, u16)]) -> String {
+    let forwards: String =
+        forwards.iter().map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
+    format!("user,id=net{forwards}")
+}
+
+/// QEMU's option syntax takes a comma in a path for the end of a value.
+fn path(path: &Path) -> Result<&str> {
+    let text = path.to_str().with_context(|| format!("{} isn't UTF-8", path.display()))?;
+    if text.contains(',') {
+        bail!("{text}: QEMU can't take a path with a comma");
+    }
+    Ok(text)
+}
+
+/// Chooses a free port of the workstation for each guest port. All are held until all are chosen.
+fn free_ports(guest_ports: &[u16]) -> Result<Vec<(u16, u16)>> {
+    let held: Vec<(u16, TcpListener)> = guest_ports
+        .iter()
+        .map(|guest| Ok((*guest, TcpListener::bind(("127.0.0.1", 0))?)))
+        .collect::<Result<_>>()
+        .context("choose free ports on loopback")?;
+    held.iter().map(|(guest, listener)| Ok((*guest, listener.local_addr()?.port()))).collect()
+}

@@ -1,0 +1,82 @@
+//! What is tested end to end: every machine starts through firmware and boot loader.
+
+mod bad_input;
+mod boot;
+mod containers;
+mod fallback;
+mod fixture;
+mod power_cut;
+mod update;
+
+pub use fixture::{Fixture, Variant, prepare_releases};
+
+use crate::scenario::Scenario;
+
+/// All scenarios, the long ones first so that they don't come last alone.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "power-cut",
+        about: "power cut at ten points of an update: the old or the new release boots whole",
+        run: power_cut::ten_points,
+    },
+    Scenario {
+        name: "fallback-hang",
+        about: "a release whose PID 1 hangs is reset by the watchdog and left",
+        run: fallback::hang,
+    },
+    Scenario {
+        name: "fallback-panic",
+        about: "a release whose PID 1 panics is left after its three tries",
+        run: fallback::panic,
+    },
+    Scenario {
+        name: "fallback-unhealthy",
+        about: "a release whose required service never becomes ready is left",
+        run: fallback::unhealthy,
+    },
+    Scenario {
+        name: "fallback-rot",
+        about: "a bit flipped in the trial slot: the machine returns to the good one",
+        run: fallback::flipped_bit,
+    },
+    Scenario {
+        name: "containers",
+        about: "docker pulls, runs, publishes, limits, logs, loads, imports, removes",
+        run: containers::docker_client,
+    },
+    Scenario {
+        name: "runtime-killed",
+        about: "containers run on while the runtime is killed and started again, nothing is lost",
+        run: containers::runtime_killed,
+    },
+    Scenario {
+        name: "update-and-back",
+        about: "update A to B, then back to A; containers return as their restart policy says",
+        run: update::there_and_back,
+    },
+    Scenario {
+        name: "bad-releases-refused",
+        about: "wrong signature, stale timestamp, lower version, flipped bit in any file: refused, nothing changed",
+        run: bad_input::releases,
+    },
+    Scenario {
+        name: "bad-registry",
+        about: "a registry that is away or lies about a digest: a clear message, nothing left behind",
+        run: bad_input::registries,
+    },
+    Scenario {
+        name: "bad-config",
+        about: "a config with an error is refused with line and column, the last good one stays",
+        run: bad_input::config,
+    },
+    Scenario {
+        name: "small-disk",
+        about: "a slot too small for the release is found out before the first write",
+        run: bad_input::small_slot,
+    },
+    Scenario {
+        name: "boot",
+        about: "firmware to API: stages with times, panel, services, logs, growth, console prompt, power off",
+        run: boot::to_api,
+    },
+];

@@ -1,0 +1,116 @@
+//! Releases that aren't good: the machine leaves each by itself and says why.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::fixture::{Fixture, Variant, release};
+use crate::build::{Build, FIRST, SECOND};
+use crate::machine::tail;
+
+/// Longest wait for a fallback: three tries, each with its time-out, with another machine beside this one.
+const FALLBACK_LIMIT: Duration = Duration::from_secs(900);
+
+pub(super) fn panic(build: &Build) -> Result<()> {
+    falls_back(build, "fallback-panic", Variant::PanicInit, &["panic"])
+}
+
+pub(super) fn hang(build: &Build) -> Result<()> {
+    falls_back(build, "fallback-hang", Variant::HangInit, &["watchdog"])
+}
+
+pub(super) fn unhealthy(build: &Build) -> Result<()> {
+    falls_back(build, "fallback-unhealthy", Variant::NeverReady, &["runtime"])
+}
+
+/// Installs a bad release, reboots, and waits for the good one to come back and to name the bad one and its reason.
+fn falls_back(build: &Build, name: &str, variant: Variant, reasons: &[&str]) -> Result<()> {
+    let fixture = Fixture::new(build, name)?;
+    fixture.publish(SECOND, variant)?;
+    let (machine, host) = fixture.boot()?;
+    host.install(None)?.finish()?;
+    host.keelctl_ok(&["reboot"])?;
+    let status = wait_fallback(&host, &machine)?;
+    let bad = &status["bad_releases"][0];
+    let reason = bad["reason"].as_str().unwrap_or_default();
+    ensure!(bad["version"] == SECOND, "bad release: {status}");
+    ensure!(reasons.iter().any(|wanted| reason.contains(wanted)), "reason {reason:?} names none of {reasons:?}");
+    let message = host.keelctl_fails(&["update", "install", SECOND], 16)?;
+    ensure!(message.contains(SECOND) && message.contains(reason), "refusal of a known bad release: {message}");
+    let check = host.keelctl_json(&["update", "check"])?;
+    ensure!(check["available"] == Value::Null && check["passed_over"][0][0] == SECOND, "check: {check}");
+    Ok(())
+}
+
+/// Waits until the first release runs again and names a bad one.
+fn wait_fallback(host: &crate::clients::Host, machine: &crate::machine::Machine) -> Result<Value> {
+    let begun = Instant::now();
+    let mut last = String::new();
+    while begun.elapsed() < FALLBACK_LIMIT {
+        match host.keelctl_json(&["status"]) {
+            Ok(status) => {
+                let named = status["bad_releases"].as_array().is_some_and(|bad| !bad.is_empty());
+                if status["version"] == FIRST && named && status["health"] == "good" {
+                    return Ok(status);
+                }
+                last = status.to_string();
+            }
+            Err(error) => last = format!("{error:#}"),
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    bail!("no fallback within {FALLBACK_LIMIT:?}; last answer: {last}\nconsole:\n{}", tail(&machine.console()))
+}
+
+pub(super) fn flipped_bit(build: &Build) -> Result<()> {
+    let fixture = Fixture::new(build, "fallback-rot")?;
+    fixture.publish(SECOND, Variant::Good)?;
+    let (mut machine, host) = fixture.boot()?;
+    host.install(None)?.finish()?;
+    host.keelctl_ok(&["poweroff"])?;
+    machine.wait_off(Duration::from_secs(90))?;
+    drop(machine);
+    let root = release(build, SECOND, Variant::Good)?.join(format!("keel-cloud-{SECOND}.root"));
+    let offset = offset_of_program(&root, "/usr/lib/keel/runtime")?;
+    flip_bit_of_slot_b(&fixture, offset)?;
+    let machine = fixture.hardware.power_on()?;
+    let host = crate::clients::Host::of(build, &machine)?;
+    let status = wait_fallback(&host, &machine)?;
+    ensure!(status["bad_releases"][0]["version"] == SECOND, "bad release: {status}");
+    Ok(())
+}
+
+/// A byte of the image in which a program's first extent lies, as `dump.erofs` tells.
+fn offset_of_program(root: &std::path::Path, program: &str) -> Result<u64> {
+    let output = Command::new("dump.erofs")
+        .args(["-e", &format!("--path={program}")])
+        .arg(root)
+        .output()
+        .context("run dump.erofs: is the package erofs-utils installed?")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // ` Ext:   logical offset   |  length :     physical offset    |  length`
+    let extent = text.lines().find(|line| line.trim_start().starts_with("0:")).context("an extent of the program")?;
+    let physical = extent.rsplit(':').next().and_then(|part| part.split("..").next());
+    let offset: u64 = physical.context("its physical offset")?.trim().parse().with_context(|| text.clone())?;
+    Ok(offset + 16)
+}
+
+/// Turns one bit of the other slot's root partition round.
+fn flip_bit_of_slot_b(fixture: &Fixture, offset: u64) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let disk = std::fs::File::options().read(true).write(true).open(fixture.hardware.disk())?;
+    let length = disk.metadata()?.len();
+    let (mut primary, mut backup) = (vec![0; 34 * 512], vec![0; 33 * 512]);
+    disk.read_exact_at(&mut primary, 0)?;
+    disk.read_exact_at(&mut backup, length - 33 * 512)?;
+    let (table, _) = keel_spec::gpt::Table::read(&primary, &backup)?;
+    let slot = table.entries.iter().find(|entry| entry.name == "root-b").context("partition root-b")?;
+    let at = slot.first_lba * 512 + offset;
+    let mut byte = [0];
+    disk.read_exact_at(&mut byte, at)?;
+    byte[0] ^= 1;
+    disk.write_all_at(&byte, at)?;
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! From one release to the next and back, with a container on top.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::fixture::{BOOT_LIMIT, Fixture, Variant};
+use crate::build::{Build, FIRST, SECOND};
+use crate::clients::{Host, wait_http};
+use crate::images;
+use crate::machine::Machine;
+
+pub(super) fn there_and_back(build: &Build) -> Result<()> {
+    let fixture = Fixture::new(build, "update-and-back")?;
+    fixture.publish(SECOND, Variant::Good)?;
+    let (mut machine, host) = fixture.boot()?;
+    let archive = images::busybox(&fixture.dir, "web", "still here\n")?;
+    host.docker_ok(&["load", "-i", archive.to_str().context("path")?])?;
+    host.docker_ok(&["run", "-d", "--name", "web", "--restart", "unless-stopped", "-p", "8080:80", "web:1"])?;
+    host.docker_ok(&["run", "-d", "--name", "stopped", "--restart", "unless-stopped", "web:1"])?;
+    host.docker_ok(&["stop", "-t", "1", "stopped"])?;
+    host.docker_ok(&["run", "-d", "--name", "never", "web:1"])?;
+    wait_http(machine.port(8080)?, Duration::from_secs(60))?;
+
+    let check = host.keelctl_json(&["update", "check"])?;
+    ensure!(check["running"] == FIRST && check["available"] == SECOND, "update check: {check}");
+    host.install(None)?.finish()?;
+    let update = host.keelctl_json(&["update", "status"])?;
+    ensure!(update["other"]["version"] == SECOND && update["next_boot"] == SECOND, "after the install: {update}");
+    ensure!(wait_http(machine.port(8080)?, Duration::from_secs(30))? == "still here\n", "page during the install");
+
+    let status = reboot(&mut machine, &host)?;
+    ensure!(status["version"] == SECOND && status["slot"] == "b", "after the update: {status}");
+    containers_are_back(&machine, &host)?;
+    let update = host.keelctl_json(&["update", "status"])?;
+    ensure!(update["on_trial"] == false && update["other"]["state"] == "good", "after the trial: {update}");
+    host.keelctl_fails(&["update", "install"], 17)?;
+
+    let back = host.keelctl_json(&["update", "rollback"])?;
+    ensure!(back["next_boot"] == FIRST, "rollback: {back}");
+    let status = reboot(&mut machine, &host)?;
+    ensure!(status["version"] == FIRST && status["slot"] == "a", "after the rollback: {status}");
+    ensure!(status["bad_releases"] == Value::Array(vec![]), "a rollback on request isn't a failure: {status}");
+    containers_are_back(&machine, &host)
+}
+
+/// Restart policies hold across a reboot.
+fn containers_are_back(machine: &Machine, host: &Host) -> Result<()> {
+    wait_http(machine.port(8080)?, Duration::from_secs(60)).context("the web server after the reboot")?;
+    let running = host.docker_ok(&["ps", "--format", "{{.Names}}"])?;
+    ensure!(running == "web", "running after the reboot: {running:?}");
+    Ok(())
+}
+
+/// Reboots through `keelctl` and waits until the machine is healthy again, with another boot ID.
+pub(super) fn reboot(machine: &mut Machine, host: &Host) -> Result<Value> {
+    let before = host.keelctl_json(&["status"])?;
+    host.keelctl_ok(&["reboot"])?;
+    wait_next_boot(machine, host, &before)
+}
+
+/// Waits until the machine is healthy in another boot than that of `before`.
+pub(super) fn wait_next_boot(machine: &Machine, host: &Host, before: &Value) -> Result<Value> {
+    let begun = std::time::Instant::now();
+    loop {
+        let status = host.wait_health(machine, "good", BOOT_LIMIT)?;
+        if status["boot_id"] != before["boot_id"] {
+            return Ok(status);
+        }
+        ensure!(begun.elapsed() < BOOT_LIMIT, "the machine didn't reboot: {status}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
