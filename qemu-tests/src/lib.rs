@@ -1,5 +1,6 @@
 //! The machine that the tests boot, and what they boot it with.
 //!
+//! - [`bench`]: the figures that the project steers by
 //! - [`build`]: releases and disks, made by the project's own `keel-image`
 //! - [`clients`]: `docker` and `keelctl`, run as an operator runs them
 //! - [`images`]: container images of Debian's busybox
@@ -10,6 +11,7 @@
 //! - [`scenarios`]: what is tested end to end
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod build;
 pub mod clients;
 pub mod images;

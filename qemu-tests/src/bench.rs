@@ -1,0 +1,86 @@
+//! Measures the figures that the project steers by, each against its goal.
+//!
+//! - [`boot`]: guest time from kernel start to the API and to the first container
+//! - [`memory`]: what the host programs hold, and the smallest guest that works
+//! - [`report`]: `build/bench.json`, `build/bench.md` and a plot
+//! - [`size`]: bytes of a release
+
+pub mod boot;
+pub mod memory;
+pub mod report;
+pub mod size;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::build::Build;
+
+/// One measured figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// Key, as in the table of goals.
+    #[serde(skip)]
+    pub key: &'static str,
+    /// The value; the median where there are several samples.
+    pub value: f64,
+    /// Unit of value, goal and samples.
+    pub unit: &'static str,
+    /// What it should be at most (or at least, where `at_least`); none for a figure that is only watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<f64>,
+    /// Whether the goal is a least value.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub at_least: bool,
+    /// How it was measured.
+    pub how: String,
+    /// All samples, in the order in which they were taken.
+    pub samples: Vec<f64>,
+    /// 95th percentile of the samples.
+    pub p95: f64,
+    /// The same figure of others, measured in the same run.
+    pub peers: std::collections::BTreeMap<String, f64>,
+}
+
+impl Figure {
+    /// A figure from its samples; there must be at least one.
+    pub fn new(key: &'static str, unit: &'static str, goal: Option<f64>, how: &str, samples: Vec<f64>) -> Self {
+        let mut sorted = samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |share: f64| sorted.get(((sorted.len() as f64 - 1.0) * share).round() as usize).copied();
+        Self {
+            key,
+            value: at(0.5).unwrap_or(f64::NAN),
+            unit,
+            goal,
+            at_least: false,
+            how: how.to_owned(),
+            p95: at(0.95).unwrap_or(f64::NAN),
+            samples,
+            peers: Default::default(),
+        }
+    }
+
+    /// Whether the goal is met; `None` without a goal.
+    pub fn met(&self) -> Option<bool> {
+        self.goal.map(|goal| if self.at_least { self.value >= goal } else { self.value <= goal })
+    }
+}
+
+/// A measurement, which yields one or more figures.
+pub struct Measurement {
+    /// Keys of the figures.
+    pub keys: &'static [&'static str],
+    /// Takes it.
+    pub run: fn(&Build) -> Result<Vec<Figure>>,
+}
+
+/// All measurements.
+pub const MEASUREMENTS: &[Measurement] = &[
+    Measurement { keys: &["release_cloud_bytes"], run: size::release },
+    Measurement {
+        keys: &["boot_init_ms", "boot_api_over_floor_ms", "boot_first_container_over_floor_ms"],
+        run: boot::times,
+    },
+    Measurement { keys: &["idle_memory_kib", "pid1_rss_kib"], run: memory::idle },
+    Measurement { keys: &["smallest_guest_mib"], run: memory::smallest_guest },
+];
