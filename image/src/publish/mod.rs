@@ -1,1 +1,264 @@
-//! The update repository: keys, metadata, signing.
+//! The update repository: keys, metadata, signing (The Update Framework 1.0.33, consistent snapshots).
+//!
+//! - [`files`]: durable files of a repository
+//! - [`keys`]: role keys, and the root that names them
+//! - [`metadata`]: reading what is published, signing what is to be
+//!
+//! A repository is a folder that any static file server can offer: `N.root.json`, `N.snapshot.json`,
+//! `N.targets.json`, `timestamp.json` and `targets/<sha256>.<name>`.
+
+mod files;
+pub mod keys;
+pub mod metadata;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use keel_spec::release::{Release, ReleaseFile};
+use keel_spec::tuf::{Role, TargetFile, Targets};
+
+use keys::Keys;
+use metadata::{Expiry, Published};
+
+/// Largest release description.
+const MAX_DESCRIPTION_BYTES: u64 = 64 << 10;
+
+/// `keel-image tuf-keys`: makes the keys that sign updates, and the first root metadata, where they are absent.
+#[derive(Clone, Debug, clap::Args)]
+pub struct KeysArguments {
+    /// Folder of the workstation's keys
+    #[arg(long, default_value = "build/keys")]
+    pub keys: PathBuf,
+}
+
+/// `keel-image publish`: adds a release to an update repository and signs its metadata afresh.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PublishArguments {
+    /// Folder with the release: keel-PROFILE-VERSION.{json,root,verity,efi}
+    #[arg(long, required_unless_present = "timestamp_only", conflicts_with = "timestamp_only")]
+    pub release: Option<PathBuf>,
+    /// Folder of the repository, made if absent
+    #[arg(long)]
+    pub repository: PathBuf,
+    /// Folder of the workstation's keys
+    #[arg(long, default_value = "build/keys")]
+    pub keys: PathBuf,
+    /// Only sign the timestamp afresh; run this regularly, more often than --timestamp-expires-days
+    #[arg(long)]
+    pub timestamp_only: bool,
+    /// Days for which the list of releases is valid
+    #[arg(long, default_value_t = 365, allow_negative_numbers = true)]
+    pub expires_days: i64,
+    /// Days for which hosts believe that this is the newest publication: whoever can hold files back from hosts can
+    /// hide a newer release from them for that long
+    #[arg(long, default_value_t = 30, allow_negative_numbers = true)]
+    pub timestamp_expires_days: i64,
+}
+
+/// What a publication consists of.
+#[derive(Debug)]
+pub struct Summary {
+    /// The releases added.
+    pub releases: Vec<Release>,
+    /// Versions of targets, snapshot and timestamp.
+    pub versions: (u64, u64, u64),
+}
+
+/// Carries out `keel-image tuf-keys`.
+pub fn tuf_keys(arguments: &KeysArguments) -> Result<()> {
+    let made = keys::ensure(&arguments.keys)?;
+    match made.is_empty() {
+        true => println!("{}: all update keys and root.json are there already", arguments.keys.display()),
+        false => println!("{}: made {}", arguments.keys.display(), made.join(", ")),
+    }
+    Ok(())
+}
+
+/// Carries out `keel-image publish`, and prints what was published.
+pub fn publish(arguments: &PublishArguments) -> Result<Summary> {
+    let now = files::now_unix_s()?;
+    let expiry = Expiry::from_days(now, arguments.expires_days, arguments.timestamp_expires_days);
+    let keys = Keys::load(&arguments.keys)?;
+    let repository = &arguments.repository;
+    std::fs::create_dir_all(repository.join("targets"))
+        .with_context(|| format!("make the repository {}", repository.display()))?;
+    keys.put_root(repository)?;
+    let before = Published::read(repository, &keys)?;
+    let summary = match &arguments.release {
+        None => refresh(repository, &keys, &before, expiry)?,
+        Some(folder) => add(repository, &keys, before, folder, expiry)?,
+    };
+    for release in &summary.releases {
+        println!("published keel {} ({}) in {}", release.version, release.profile, repository.display());
+    }
+    let (targets, snapshot, timestamp) = summary.versions;
+    println!(
+        "targets {targets} and snapshot {snapshot} expire {}; timestamp {timestamp} expires {}",
+        expiry.targets.for_people(),
+        expiry.timestamp.for_people()
+    );
+    Ok(summary)
+}
+
+fn refresh(repository: &Path, keys: &Keys, before: &Published, expiry: Expiry) -> Result<Summary> {
+    let Some(snapshot) = &before.snapshot else {
+        bail!("{}: nothing is published there yet, so there is no timestamp to refresh", repository.display());
+    };
+    let timestamp = before.next_timestamp();
+    metadata::write_timestamp(repository, keys, timestamp, &snapshot.1, snapshot.0, expiry)?;
+    Ok(Summary { releases: Vec::new(), versions: (before.targets_version(), snapshot.0, timestamp) })
+}
+
+/// Files first, then the lists that name them, the timestamp last: a reader at any moment sees a whole publication.
+fn add(repository: &Path, keys: &Keys, before: Published, folder: &Path, expiry: Expiry) -> Result<Summary> {
+    let found = find_releases(folder)?;
+    let mut added = BTreeMap::new();
+    for release in &found {
+        for file in [ReleaseFile::Root, ReleaseFile::Tree, ReleaseFile::Uki, ReleaseFile::Description] {
+            let name = file.target_name(&release.profile, &release.version);
+            let target = put_target(repository, &folder.join(&name), &name)?;
+            check_length(release, file, &name, target.length)?;
+            added.insert(name, target);
+        }
+    }
+    let (targets, snapshot, timestamp) =
+        (before.targets_version() + 1, before.snapshot_version() + 1, before.next_timestamp());
+    let mut listed = before.targets.map(|(_, listed)| listed.targets).unwrap_or_default();
+    listed.extend(added);
+    let body = Targets {
+        kind: Role::Targets,
+        spec_version: keel_spec::tuf::SPEC_VERSION.into(),
+        version: targets,
+        expires: expiry.targets,
+        targets: listed,
+    };
+    let bytes = keys.sign(Role::Targets, &body)?;
+    files::write(&repository.join(format!("{targets}.targets.json")), &bytes)?;
+    let bytes = metadata::write_snapshot(repository, keys, snapshot, targets, &bytes, expiry)?;
+    metadata::write_timestamp(repository, keys, timestamp, &bytes, snapshot, expiry)?;
+    Ok(Summary { releases: found, versions: (targets, snapshot, timestamp) })
+}
+
+/// The releases whose descriptions are in a folder.
+fn find_releases(folder: &Path) -> Result<Vec<Release>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("look for a release in {}", folder.display()))? {
+        let path = entry.with_context(|| format!("look for a release in {}", folder.display()))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.starts_with("keel-") || !name.ends_with(".json") {
+            continue;
+        }
+        let bytes = files::read(&path, MAX_DESCRIPTION_BYTES)?;
+        let release: Release =
+            serde_json::from_slice(&bytes).with_context(|| format!("read the description {}", path.display()))?;
+        let expected = ReleaseFile::Description.target_name(&release.profile, &release.version);
+        ensure!(name == expected, "{}: it describes {expected}", path.display());
+        found.push(release);
+    }
+    ensure!(!found.is_empty(), "{}: no keel-PROFILE-VERSION.json there; build one with keel-image release", folder.display());
+    found.sort_by(|a, b| a.version.cmp(&b.version));
+    Ok(found)
+}
+
+fn put_target(repository: &Path, from: &Path, name: &str) -> Result<TargetFile> {
+    let (sha256, length) =
+        files::copy_by_digest(from, &repository.join("targets"), name).with_context(|| format!("publish {name}"))?;
+    Ok(TargetFile { length, hashes: BTreeMap::from([("sha256".to_owned(), sha256)]), custom: None })
+}
+
+fn check_length(release: &Release, file: ReleaseFile, name: &str, length: u64) -> Result<()> {
+    let expected = match file {
+        ReleaseFile::Description => return Ok(()),
+        ReleaseFile::Root => release.root_blocks.saturating_mul(keel_spec::verity::BLOCK_BYTES as u64),
+        ReleaseFile::Tree => release.tree_bytes,
+        ReleaseFile::Uki => release.uki_bytes,
+    };
+    ensure!(length == expected, "{name} is {length} bytes long, its description says {expected}: build the release anew");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keel_spec::tuf::{Envelope, Root};
+
+    fn release(folder: &Path, version: &str) {
+        let description = serde_json::json!({
+            "version": version, "profile": "cloud", "built_unix_s": 1, "root_hash": "0".repeat(64),
+            "root_blocks": 1, "tree_bytes": 3, "uki_bytes": 2,
+        });
+        let write = |suffix: &str, bytes: &[u8]| {
+            std::fs::write(folder.join(format!("keel-cloud-{version}.{suffix}")), bytes).unwrap();
+        };
+        write("json", &serde_json::to_vec(&description).unwrap());
+        write("root", &[7; 4096]);
+        write("verity", b"abc");
+        write("efi", b"MZ");
+    }
+
+    fn arguments(folder: &Path) -> PublishArguments {
+        PublishArguments {
+            release: Some(folder.join("release")),
+            repository: folder.join("repository"),
+            keys: folder.join("keys"),
+            timestamp_only: false,
+            expires_days: 365,
+            timestamp_expires_days: 30,
+        }
+    }
+
+    fn setup() -> (tempfile::TempDir, PublishArguments) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("release")).unwrap();
+        keys::ensure(&folder.path().join("keys")).unwrap();
+        let arguments = arguments(folder.path());
+        (folder, arguments)
+    }
+
+    #[test]
+    fn a_second_publication_keeps_the_first_and_counts_up() {
+        let (folder, arguments) = setup();
+        release(&folder.path().join("release"), "0.1.0");
+        assert_eq!(publish(&arguments).unwrap().versions, (1, 1, 1));
+        release(&folder.path().join("release"), "0.2.0");
+        assert_eq!(publish(&arguments).unwrap().versions, (2, 2, 2));
+        let only = PublishArguments { release: None, timestamp_only: true, ..arguments.clone() };
+        assert_eq!(publish(&only).unwrap().versions, (2, 2, 3));
+        let keys = Keys::load(&arguments.keys).unwrap();
+        let published = Published::read(&arguments.repository, &keys).unwrap();
+        assert_eq!(published.targets.unwrap().1.targets.len(), 8);
+    }
+
+    #[test]
+    fn a_list_that_somebody_changed_in_the_repository_is_not_signed_again() {
+        let (folder, arguments) = setup();
+        release(&folder.path().join("release"), "0.1.0");
+        publish(&arguments).unwrap();
+        let path = arguments.repository.join("1.targets.json");
+        let text = std::fs::read_to_string(&path).unwrap().replace("\"length\":3", "\"length\":4");
+        std::fs::write(&path, text).unwrap();
+        assert!(publish(&arguments).unwrap_err().to_string().contains("1.targets.json"));
+    }
+
+    #[test]
+    fn keys_are_made_once_and_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_folder, arguments) = setup();
+        assert!(keys::ensure(&arguments.keys).unwrap().is_empty());
+        let mode = std::fs::metadata(arguments.keys.join("tuf-root.pem")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let root = std::fs::read(arguments.keys.join("root.json")).unwrap();
+        let root: Root = Envelope::parse(Role::Root, &root).unwrap().read().unwrap();
+        assert_eq!((root.version, root.keys.len(), root.consistent_snapshot), (1, 4, true));
+    }
+
+    #[test]
+    fn a_release_whose_files_do_not_fit_its_description_is_refused() {
+        let (folder, arguments) = setup();
+        release(&folder.path().join("release"), "0.1.0");
+        std::fs::write(folder.path().join("release/keel-cloud-0.1.0.efi"), "longer").unwrap();
+        assert!(publish(&arguments).unwrap_err().to_string().contains("keel-cloud-0.1.0.efi"));
+        assert!(!arguments.repository.join("timestamp.json").exists());
+    }
+}
