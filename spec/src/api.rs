@@ -157,6 +157,13 @@ pub struct Status {
     pub addresses: Vec<String>,
     /// Where the API listens for TLS; `None` where the machine config names no certificates.
     pub api_listen: Option<String>,
+    /// Name or address by which the host is best reached from afar: the first name that the machine config gives
+    /// the API, else the first address. Empty where there is neither.
+    #[serde(default)]
+    pub advertised_host: String,
+    /// Whether `keelctl` can be typed on the console.
+    #[serde(default = "console_prompt_default")]
+    pub console_prompt: bool,
     /// Kernel's random boot ID.
     pub boot_id: String,
     /// Milliseconds since boot.
@@ -173,6 +180,11 @@ pub struct Status {
     pub bad_releases: Vec<BadRelease>,
     /// What is wrong, a line each: config refused, service down.
     pub problems: Vec<String>,
+}
+
+/// A host that doesn't say has the default of the machine config.
+fn console_prompt_default() -> bool {
+    true
 }
 
 /// How a host is.

@@ -1,1 +1,57 @@
-fn main() {}
+//! `keel-runtime`: the container engine with its HTTP API. Without arguments it serves the host; `oci-init` is the
+//! first step of a container's own process.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use keel_runtime::daemon::{self, Options};
+
+const USAGE: &str = "\
+usage: keel-runtime [--standalone] [--state FOLDER] [--socket PATH]
+
+The container engine and its HTTP API. On a host it is started by PID 1, without arguments.
+
+  --standalone     without Keel's PID 1: default settings, no cgroups, no container networks (tests)
+  --state FOLDER   where images, containers and keys are
+  --socket PATH    the unix socket to listen on";
+
+fn main() -> ExitCode {
+    // Before anything else: this is a process between clone and exec, with no threads and next to no time.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "oci-init") {
+        keel_oci::init_main();
+    }
+    let options = match parse() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("keel-runtime: {error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    keel_link::logger::init();
+    match daemon::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse() -> Result<Option<Options>, lexopt::Error> {
+    let mut options = Options::default();
+    let mut arguments = lexopt::Parser::from_env();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            lexopt::Arg::Long("standalone") => options.standalone = true,
+            lexopt::Arg::Long("state") => options.state = arguments.value()?.into(),
+            lexopt::Arg::Long("socket") => options.socket = arguments.value()?.into(),
+            lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Ok(None),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Some(options))
+}

@@ -1,0 +1,114 @@
+//! One request on its way to its endpoint, and what endpoints share.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::Request;
+use hyper::body::{Bytes, Incoming};
+use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::context::Context;
+use crate::query::Query;
+use crate::respond::Failure;
+
+/// Longest JSON body of a request.
+pub const MAX_JSON_BYTES: usize = 4 << 20;
+
+/// One request on its way to its endpoint.
+pub struct Call {
+    /// What all endpoints share.
+    pub context: Arc<Context>,
+    /// The request but for its body.
+    pub head: Request<()>,
+    /// Its body.
+    pub body: Incoming,
+    /// What stands for the pattern's placeholder, decoded.
+    pub name: String,
+    /// Its parameters.
+    pub query: Query,
+    /// Minor version of the Docker Engine API that the client speaks; the newest where it doesn't say.
+    pub api_minor: u32,
+}
+
+/// Reads a whole body, at most [`MAX_JSON_BYTES`].
+pub async fn read_body(body: Incoming) -> Result<Bytes, Failure> {
+    match Limited::new(body, MAX_JSON_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Failure::bad_request(format!("request body is longer than {MAX_JSON_BYTES} bytes")))
+        }
+        Err(error) => Err(Failure::bad_request(format!("request body can't be read: {error}"))),
+    }
+}
+
+/// Reads a JSON body.
+pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
+    let bytes = read_body(body).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::bad_request(format!("request body can't be read as JSON: {error}")))
+}
+
+/// Runs a call that blocks for a moment on a thread made for that.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Failure::internal(format!("a worker ended early: {error}"))),
+    }
+}
+
+/// Leave to block for as long as a client likes (waits, logs, attached streams). Those are counted, so that they
+/// never take the threads which short calls need.
+pub fn long_permit(context: &Context) -> Result<OwnedSemaphorePermit, Failure> {
+    Arc::clone(&context.long_calls)
+        .try_acquire_owned()
+        .map_err(|_| Failure::unavailable("too many waits, logs and attached streams are open: close some"))
+}
+
+/// A request's body as a [`Read`], for code that blocks.
+pub struct BodyReader {
+    chunks: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl BodyReader {
+    /// Starts to read a body. Chunks wait in a short queue, so the client is slowed to the reader's pace.
+    pub fn new(mut body: Incoming) -> Self {
+        let (sender, chunks) = mpsc::channel(4);
+        tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let chunk = match frame {
+                    Ok(frame) => match frame.into_data() {
+                        Ok(data) => Ok(data),
+                        Err(_trailers) => continue,
+                    },
+                    Err(error) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)),
+                };
+                if sender.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { chunks, current: Bytes::new() }
+    }
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(chunk) => self.current = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.current.len().min(buffer.len());
+        if let (Some(target), Some(source)) = (buffer.get_mut(..count), self.current.get(..count)) {
+            target.copy_from_slice(source);
+        }
+        let _ = self.current.split_to(count);
+        Ok(count)
+    }
+}

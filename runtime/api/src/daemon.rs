@@ -1,0 +1,210 @@
+//! The daemon's start and its end.
+//!
+//! It ends in two ways. SIGTERM (a restart of the daemon): it leaves at once and containers run on; its successor
+//! finds them. PID 1's word that the machine goes down: it stops all containers first.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use keel_engine::Engine;
+use keel_link::control::{self, Client};
+use keel_spec::config::Settings;
+use keel_spec::control::Event;
+use keel_spec::paths;
+use keel_store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::context::Context;
+use crate::host::Host;
+use crate::server;
+use crate::tls::Tls;
+
+/// Threads that drive connections. They never block, and a host has few clients.
+const WORKERS: usize = 2;
+/// Most threads that block on the engine's behalf.
+const MAX_BLOCKING_THREADS: usize = 256;
+/// How many of those may be taken by calls that last as long as a client likes.
+const MAX_LONG_CALLS: usize = 192;
+/// Stack of each thread; only what is used costs memory.
+const STACK_BYTES: usize = 1 << 20;
+/// How often the stream of PID 1's events is opened anew after it broke.
+const MAX_RESUBSCRIBE: usize = 100;
+
+/// How the daemon runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where images, containers and keys are.
+    pub state: PathBuf,
+    /// The unix socket to listen on.
+    pub socket: PathBuf,
+    /// Not under Keel's PID 1 but on a workstation: default settings, no cgroups, no container networks.
+    pub standalone: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { state: paths::RUNTIME_STATE.into(), socket: paths::API_SOCKET.into(), standalone: false }
+    }
+}
+
+/// Runs until told to end.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    let settings = settings(&options, &mut problems);
+    let engine = open_engine(&options, &settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build()
+        .context("cannot start worker threads")?;
+    let end = runtime.block_on(serve(options, settings, engine.clone(), problems))?;
+    // Threads that wait for containers or clients would keep the runtime from ending.
+    runtime.shutdown_background();
+    if let End::HostStops = end {
+        log::info!("the host goes down: stopping all containers");
+        engine.shutdown();
+    }
+    log::info!("the daemon ends");
+    Ok(())
+}
+
+fn settings(options: &Options, problems: &mut Vec<String>) -> Settings {
+    if options.standalone {
+        return Settings::default();
+    }
+    keel_link::bus::settings().unwrap_or_else(|error| {
+        let message = format!("runtime uses default settings: {}", keel_link::logger::chain(&error));
+        log::error!("{message}");
+        problems.push(message);
+        Settings::default()
+    })
+}
+
+fn open_engine(options: &Options, settings: &Settings) -> anyhow::Result<Arc<Engine>> {
+    let store_options = keel_store::Options {
+        insecure_registries: settings.registry.insecure.clone(),
+        extra_ca_pem: settings.registry.ca_pem.clone(),
+    };
+    let store = Arc::new(Store::open(&options.state, store_options).context("cannot open the image store")?);
+    let engine = if options.standalone {
+        let local = keel_engine::Options { cgroups: None, network: false, control: None, oci_init: None };
+        Engine::open_with(&options.state, settings, store, local)
+    } else {
+        Engine::open(&options.state, settings, store)
+    };
+    engine.context("cannot open the container engine")
+}
+
+/// Why the daemon ends.
+enum End {
+    Asked,
+    HostStops,
+}
+
+async fn serve(
+    options: Options,
+    settings: Settings,
+    engine: Arc<Engine>,
+    mut problems: Vec<String>,
+) -> anyhow::Result<End> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let (stops, mut stopping) = mpsc::channel(1);
+    if !options.standalone {
+        let spawned = std::thread::Builder::new().name("events".into()).stack_size(256 << 10);
+        spawned.spawn(move || watch_shutdown(&stops)).context("cannot start the thread for PID 1's events")?;
+    }
+    let tls = open_tls(&options, &settings, &mut problems);
+    let local =
+        server::bind_unix(&options.socket).with_context(|| format!("cannot listen on {}", options.socket.display()))?;
+    let context = Arc::new(Context {
+        engine,
+        host: Host::new(!options.standalone),
+        tls_listen: tls.as_ref().map(|_| settings.api.listen.to_string()),
+        settings,
+        state: options.state.clone(),
+        problems,
+        long_calls: Arc::new(Semaphore::new(MAX_LONG_CALLS)),
+    });
+    tokio::spawn(server::serve_unix(local, Arc::clone(&context)));
+    if let Some((listener, tls)) = tls {
+        let (config, renewal) = tls.into_parts();
+        tokio::spawn(renewal.run());
+        tokio::spawn(server::serve_tls(listener, config, Arc::clone(&context)));
+    }
+    log::info!("serving on {}", options.socket.display());
+    if let Some(address) = &context.tls_listen {
+        log::info!("serving on {address} with TLS, for clients with a certificate");
+    }
+    if !options.standalone {
+        ready().await;
+    }
+    Ok(tokio::select! {
+        _ = terminate.recv() => End::Asked,
+        _ = interrupt.recv() => End::Asked,
+        Some(()) = stopping.recv() => End::HostStops,
+    })
+}
+
+/// TLS, if the machine config brings certificates. A fault there must not take the local API away, too.
+fn open_tls(
+    options: &Options,
+    settings: &Settings,
+    problems: &mut Vec<String>,
+) -> Option<(tokio::net::TcpListener, Tls)> {
+    let mut note = |message: String| {
+        log::error!("{message}");
+        problems.push(message);
+    };
+    let tls = Tls::open(settings, &options.state.join("tls/key.pem"))
+        .map_err(|error| note(format!("the API is local only: {}", keel_link::logger::chain(&error))))
+        .ok()??;
+    match server::bind_tcp(settings.api.listen) {
+        Ok(listener) => Some((listener, tls)),
+        Err(error) => {
+            note(format!("the API is local only: cannot listen on {}: {error}", settings.api.listen));
+            None
+        }
+    }
+}
+
+async fn ready() {
+    let told = tokio::task::spawn_blocking(|| Client::connect()?.ready()).await;
+    match told {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::error!("cannot tell PID 1 that the API is up: {}", keel_link::logger::chain(&error)),
+        Err(error) => log::error!("cannot tell PID 1 that the API is up: {error}"),
+    }
+}
+
+/// Waits for PID 1's word that the machine goes down. PID 1 drops a subscriber that doesn't keep up, so a broken
+/// stream is opened again; whether a shutdown was missed meanwhile is asked for.
+fn watch_shutdown(stops: &mpsc::Sender<()>) {
+    for _ in 0..MAX_RESUBSCRIBE {
+        match next_shutdown() {
+            Ok(()) => {
+                let _ = stops.blocking_send(());
+                return;
+            }
+            Err(error) => log::warn!("lost PID 1's events: {}", keel_link::logger::chain(&error)),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    log::error!("PID 1's events can't be had: containers will not be stopped in order at shutdown");
+}
+
+fn next_shutdown() -> control::Result<()> {
+    let mut events = Client::connect()?.subscribe()?;
+    if Client::connect()?.system()?.shutting_down.is_some() {
+        return Ok(());
+    }
+    loop {
+        if let Event::ShuttingDown(_) = events.next()? {
+            return Ok(());
+        }
+    }
+}

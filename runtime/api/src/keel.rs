@@ -1,0 +1,184 @@
+//! `/keel/v1/…` but for updates: the host at a glance, its services, their logs, and its end.
+
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+
+use hyper::StatusCode;
+use keel_spec::api::{ErrorCode, Health, Status, UpdateStatus};
+use keel_spec::control::{Service, ServiceState, Shutdown, System};
+
+use crate::addresses;
+use crate::call::{Call, blocking};
+use crate::context::Context;
+use crate::release::Release;
+use crate::respond::{Failure, bytes_body, empty, json};
+use crate::router::Answer;
+use crate::system::{boot_id, hostname};
+
+/// Longest log that is answered; PID 1 keeps less.
+const MAX_LOG_BYTES: u64 = 8 << 20;
+
+/// `GET /keel/v1/status`. It is answered whatever else is down: what is missing becomes a problem on the list.
+pub async fn status(call: Call) -> Answer {
+    Ok(json(StatusCode::OK, &assemble(&call.context).await))
+}
+
+async fn assemble(context: &Context) -> Status {
+    let host = &context.host;
+    let (system, services, update, config) = tokio::join!(
+        host.control(|client| client.system()),
+        host.control(|client| client.services()),
+        host.updater_status(),
+        host.config_source(),
+    );
+    let mut problems = context.problems.clone();
+    let system = note(system, &mut problems);
+    let services = note(services, &mut problems).unwrap_or_default();
+    let update = note(update, &mut problems).and_then(|text| match serde_json::from_str::<UpdateStatus>(&text) {
+        Ok(update) => Some(update),
+        Err(error) => {
+            problems.push(format!("the updater's status can't be read: {error}"));
+            None
+        }
+    });
+    if let Some((source, refused)) = note(config, &mut problems)
+        && !refused.is_empty()
+    {
+        problems.push(format!("machine config refused, the one from {source} stays in force: {refused}"));
+    }
+    problems.extend(services.iter().filter(|service| is_down(service)).map(describe_down));
+    let release = Release::running();
+    let addresses = addresses::current().unwrap_or_default();
+    let counts = context.engine.counts();
+    let advertised_host = advertised_host(context, &addresses);
+    Status {
+        hostname: hostname(),
+        version: release.version,
+        profile: release.profile,
+        slot: update.as_ref().map(|update| update.slot.clone()).unwrap_or_default(),
+        health: health(system.as_ref(), &services),
+        addresses: addresses
+            .iter()
+            .filter(|entry| !addresses::is_internal(&entry.interface))
+            .map(|entry| format!("{} {}/{}", entry.interface, entry.address, entry.prefix))
+            .collect(),
+        api_listen: context.tls_listen.clone(),
+        advertised_host,
+        console_prompt: context.settings.console_prompt,
+        boot_id: system.as_ref().map(|system| system.boot_id.clone()).or_else(boot_id).unwrap_or_default(),
+        uptime_ms: uptime_ms(),
+        stages: system.map(|system| system.stages).unwrap_or_default(),
+        services,
+        containers_running: u32::try_from(counts.running).unwrap_or(u32::MAX),
+        containers: u32::try_from(counts.all).unwrap_or(u32::MAX),
+        bad_releases: update.map(|update| update.bad).unwrap_or_default(),
+        problems,
+    }
+}
+
+fn note<T>(result: Result<T, Failure>, problems: &mut Vec<String>) -> Option<T> {
+    result.map_err(|failure| problems.push(failure.message)).ok()
+}
+
+fn advertised_host(context: &Context, addresses: &[addresses::InterfaceAddress]) -> String {
+    let configured = context.settings.api.names.first().cloned();
+    let outward = addresses.iter().filter(|entry| !addresses::is_internal(&entry.interface));
+    configured.or_else(|| outward.map(|entry| entry.address.to_string()).next()).unwrap_or_default()
+}
+
+/// Good only while everything required is up; a trial that isn't over is told before that.
+fn health(system: Option<&System>, services: &[Service]) -> Health {
+    if system.is_some_and(|system| system.on_trial) {
+        return Health::Trial;
+    }
+    let all_up = services.iter().all(|service| !service.required || service.state == ServiceState::Up);
+    if all_up { Health::Good } else { Health::Degraded }
+}
+
+fn is_down(service: &Service) -> bool {
+    matches!(service.state, ServiceState::Backoff) || (service.required && service.state == ServiceState::Stopped)
+}
+
+fn describe_down(service: &Service) -> String {
+    let name = &service.name;
+    format!("service {name} is down ({}); see `keelctl logs {name}`", service.status)
+}
+
+/// Milliseconds since boot, sleep included.
+fn uptime_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// `GET /keel/v1/services`
+pub async fn services(call: Call) -> Answer {
+    Ok(json(StatusCode::OK, &call.context.host.control(|client| client.services()).await?))
+}
+
+/// `GET /keel/v1/logs/{service}`
+pub async fn logs(call: Call) -> Answer {
+    let name = call.name.clone();
+    let known = call.context.host.control(|client| client.services()).await?;
+    if name != "init" && !known.iter().any(|service| service.name == name) {
+        return Err(Failure::not_found(format!("no service {name:?}: see `keelctl services`, or ask for init")));
+    }
+    let fds = call.context.host.control(move |client| client.log(&name)).await?;
+    let text = blocking(move || read_all(fds)).await?;
+    Ok(bytes_body(StatusCode::OK, "text/plain; charset=utf-8", text))
+}
+
+fn read_all(fds: Vec<OwnedFd>) -> Result<Vec<u8>, Failure> {
+    let mut text = Vec::new();
+    for fd in fds {
+        std::fs::File::from(fd)
+            .take(MAX_LOG_BYTES)
+            .read_to_end(&mut text)
+            .map_err(|error| Failure::new(ErrorCode::Internal, format!("cannot read a service's log: {error}")))?;
+    }
+    Ok(text)
+}
+
+/// `POST /keel/v1/reboot`
+pub async fn reboot(call: Call) -> Answer {
+    shutdown(call, Shutdown::Reboot).await
+}
+
+/// `POST /keel/v1/poweroff`
+pub async fn poweroff(call: Call) -> Answer {
+    shutdown(call, Shutdown::Poweroff).await
+}
+
+async fn shutdown(call: Call, how: Shutdown) -> Answer {
+    call.context.host.control(move |client| client.shutdown(how, "asked for over the API")).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str, state: ServiceState, required: bool) -> Service {
+        Service { name: name.into(), state, required, pid: None, restarts: 0, status: String::new(), since_ms: 0 }
+    }
+
+    fn system(on_trial: bool) -> System {
+        System {
+            boot_id: String::new(),
+            on_trial,
+            watchdog_reset: false,
+            trial_deadline_ms: 0,
+            stages: Vec::new(),
+            shutting_down: None,
+        }
+    }
+
+    #[test]
+    fn only_required_services_decide_on_health() {
+        let up = service("runtime", ServiceState::Up, true);
+        let time_down = service("time", ServiceState::Backoff, false);
+        let network_down = service("network", ServiceState::Starting, true);
+        assert_eq!(health(Some(&system(false)), &[up.clone(), time_down]), Health::Good);
+        assert_eq!(health(Some(&system(false)), &[up.clone(), network_down.clone()]), Health::Degraded);
+        assert_eq!(health(Some(&system(true)), &[up, network_down]), Health::Trial);
+    }
+}

@@ -1,0 +1,37 @@
+//! The runtime daemon: the container engine behind the Docker Engine API, and the host's own API beside it.
+//!
+//! - [`daemon`]: its start and its end
+//! - [`context`]: what all endpoints share
+//! - [`host`]: the other programs of the host: PID 1, provisioning, updater
+//! - [`release`]: which release runs
+//! - [`addresses`], [`certificate`], [`tls`]: how the API is reached from afar
+//! - [`server`]: listeners and connections
+//! - [`router`]: which endpoint answers which request
+//! - [`call`], [`query`], [`respond`]: requests and answers
+//! - [`system`]: `/_ping`, `/version`, `/info`
+//! - [`images`], [`pull`]: `/images/…`
+//! - [`containers`], [`wait`], [`logs`], [`attach`]: `/containers/…`
+//! - [`keel`], [`update`]: `/keel/v1/…`
+#![forbid(unsafe_code)]
+
+pub mod addresses;
+pub mod attach;
+pub mod call;
+pub mod certificate;
+pub mod containers;
+pub mod context;
+pub mod daemon;
+pub mod host;
+pub mod images;
+pub mod keel;
+pub mod logs;
+pub mod pull;
+pub mod query;
+pub mod release;
+pub mod respond;
+pub mod router;
+pub mod server;
+pub mod system;
+pub mod tls;
+pub mod update;
+pub mod wait;

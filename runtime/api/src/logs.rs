@@ -1,0 +1,122 @@
+//! `GET /containers/{id}/logs`, and the framing that it shares with attached streams.
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use keel_engine::{Frame, LogOptions, LogReader, Stream};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::call::{Call, blocking, long_permit};
+use crate::respond::{ChannelBody, Failure, Producer, stream};
+use crate::router::Answer;
+
+/// Content type of framed streams; before API 1.42 clients knew only `application/vnd.docker.raw-stream`.
+pub fn content_type(api_minor: u32) -> &'static str {
+    if api_minor >= 42 { "application/vnd.docker.multiplexed-stream" } else { "application/vnd.docker.raw-stream" }
+}
+
+/// A frame as containers without a terminal have it: a byte for the stream, three zeros, the length in four bytes,
+/// most significant first, then the data (Docker Engine API, "Attach to a container", stream format).
+pub fn encode(frame: &Frame) -> Bytes {
+    let stream = match frame.stream {
+        Stream::Stdout => 1,
+        Stream::Stderr => 2,
+    };
+    let mut bytes = Vec::with_capacity(8 + frame.data.len());
+    bytes.extend([stream, 0, 0, 0]);
+    bytes.extend(u32::try_from(frame.data.len()).unwrap_or(u32::MAX).to_be_bytes());
+    bytes.extend(&frame.data);
+    Bytes::from(bytes)
+}
+
+/// Sends what a reader gives until it ends or the client is gone.
+pub fn pump(mut reader: LogReader, producer: Producer, permit: OwnedSemaphorePermit) {
+    let cancel = reader.cancel();
+    let gone = producer.clone();
+    let pumping = tokio::task::spawn_blocking(move || {
+        loop {
+            match reader.next() {
+                Ok(Some(frame)) => {
+                    if producer.blocking_send(encode(&frame)).is_err() {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    log::warn!("a container's output can't be sent: {}", error.chain());
+                    break;
+                }
+            }
+        }
+        drop(permit);
+    });
+    tokio::spawn(async move {
+        tokio::select! {
+            () = gone.closed() => cancel.cancel(),
+            _ = pumping => {}
+        }
+    });
+}
+
+/// `GET /containers/{id}/logs`
+pub async fn logs(call: Call) -> Answer {
+    let options = LogOptions {
+        stdout: call.query.flag("stdout"),
+        stderr: call.query.flag("stderr"),
+        since_unix_ns: call.query.text("since").map(unix_ns).transpose()?.filter(|ns| *ns > 0),
+        until_unix_ns: call.query.text("until").map(unix_ns).transpose()?.filter(|ns| *ns > 0),
+        timestamps: call.query.flag("timestamps"),
+        tail: tail(call.query.text("tail")),
+        follow: call.query.flag("follow"),
+    };
+    if !options.stdout && !options.stderr {
+        return Err(Failure::bad_request("Bad parameters: you must choose at least one stream"));
+    }
+    let permit = long_permit(&call.context)?;
+    let (engine, api_minor) = (call.context.engine.clone(), call.api_minor);
+    let reader = blocking(move || Ok(engine.logs(&call.name, &options)?)).await?;
+    let (producer, body) = ChannelBody::new();
+    pump(reader, producer, permit);
+    Ok(stream(StatusCode::OK, content_type(api_minor), body))
+}
+
+/// `all`, or what is no number, means everything.
+fn tail(text: Option<&str>) -> Option<usize> {
+    text.and_then(|text| text.parse().ok())
+}
+
+/// Seconds since the Unix epoch with up to nine decimals, as `docker logs --since` sends them.
+fn unix_ns(text: &str) -> Result<u64, Failure> {
+    let parse = || {
+        let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let nanos = match fraction.get(..fraction.len().min(9))? {
+            "" => 0,
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse::<u64>().ok()? * 10_u64.pow(u32::try_from(9 - digits.len()).ok()?)
+            }
+            _ => return None,
+        };
+        seconds.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
+    };
+    parse().ok_or_else(|| Failure::bad_request(format!("{text:?} is no time: want seconds since 1970[.nanoseconds]")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_carry_stream_and_length() {
+        let frame = Frame { stream: Stream::Stderr, data: b"abc".to_vec() };
+        assert_eq!(&encode(&frame)[..], b"\x02\0\0\0\0\0\0\x03abc");
+    }
+
+    #[test]
+    fn times_are_read_to_the_nanosecond() {
+        assert_eq!(unix_ns("12.000000005").unwrap(), 12_000_000_005);
+        assert_eq!(unix_ns("12.5").unwrap(), 12_500_000_000);
+        assert_eq!(unix_ns("12").unwrap(), 12_000_000_000);
+        for text in ["-1", "x", "1.x", "99999999999999999999"] {
+            assert!(unix_ns(text).is_err(), "{text}");
+        }
+    }
+}

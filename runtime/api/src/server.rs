@@ -1,0 +1,123 @@
+//! Listeners and connections: who may connect, how many, and for how long they may dawdle.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::context::Context;
+use crate::router;
+
+/// Most connections from afar; those beyond wait in the kernel's backlog.
+const MAX_TLS_CONNECTIONS: usize = 448;
+/// Most connections on the host itself; counted apart, so that none from afar can shut the console out.
+const MAX_LOCAL_CONNECTIONS: usize = 64;
+/// Longest TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a request's head, idle connections included.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest head of a request in bytes.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Most header lines of a request.
+const MAX_HEADERS: usize = 64;
+/// Pause after a failed accept: what fails (no descriptors left) doesn't heal at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that the kernel keeps waiting.
+const BACKLOG: u32 = 128;
+
+/// Listens on a unix socket that only its owner may use. What a predecessor left under that name is replaced.
+pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Nobody can connect between the two calls but who may enter the folder; `/run/keel` is root's alone.
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Listens for TLS. The address can be taken again at once after a restart.
+pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves the host itself.
+pub async fn serve_unix(listener: UnixListener, context: Arc<Context>) {
+    let slots = Arc::new(Semaphore::new(MAX_LOCAL_CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let context = Arc::clone(&context);
+                tokio::spawn(async move {
+                    connection(stream, context).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => pause_after(&error).await,
+        }
+    }
+}
+
+/// Serves clients from afar that show a certificate.
+pub async fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, context: Arc<Context>) {
+    let acceptor = TlsAcceptor::from(config);
+    let slots = Arc::new(Semaphore::new(MAX_TLS_CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        // Frames of attached containers are small and should not wait for each other.
+        let _ = stream.set_nodelay(true);
+        let (acceptor, context) = (acceptor.clone(), Arc::clone(&context));
+        tokio::spawn(async move {
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => connection(stream, context).await,
+                Ok(Err(error)) => log::info!("refused a TLS client from {peer}: {error}"),
+                Err(_) => log::info!("TLS client from {peer} took too long over its handshake"),
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn pause_after(error: &io::Error) {
+    log::warn!("cannot accept a connection: {error}");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, context: Arc<Context>) {
+    let service = service_fn(move |request| router::answer(Arc::clone(&context), request));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        // Clients leave in the middle of things all the time: of use only when looking for something.
+        log::debug!("connection ended: {error}");
+    }
+}

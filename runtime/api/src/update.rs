@@ -1,0 +1,157 @@
+//! `/keel/v1/update…`: the updater, as seen through the API.
+
+use futures_util::{StreamExt as _, future};
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use keel_spec::api::{ApiError, ErrorCode, InstallEvent, InstallRequest, Rollback, UpdateCheck, UpdateStatus};
+use keel_spec::bus::UpdaterProxy;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+use crate::call::{Call, read_body};
+use crate::host::bus_failure;
+use crate::respond::{ChannelBody, Failure, Producer, json, stream};
+use crate::router::Answer;
+
+/// Longest look at a repository: its metadata is small, but its servers may be slow.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest install; the updater gives up on a stalled server long before.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// Longest wait for a rollback: a few writes to the EFI system partition.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// `GET /keel/v1/update`
+pub async fn status(call: Call) -> Answer {
+    let text = call.context.host.updater_status().await?;
+    Ok(json(StatusCode::OK, &parse::<UpdateStatus>(&text)?))
+}
+
+/// `POST /keel/v1/update/check`
+pub async fn check(call: Call) -> Answer {
+    let updater = call.context.host.updater().await?;
+    let text = within(CHECK_TIMEOUT, "check", updater.check()).await?;
+    Ok(json(StatusCode::OK, &parse::<UpdateCheck>(&text)?))
+}
+
+/// `POST /keel/v1/update/rollback`
+pub async fn rollback(call: Call) -> Answer {
+    let updater = call.context.host.updater().await?;
+    let version = within(ROLLBACK_TIMEOUT, "rollback", updater.rollback()).await?;
+    let next_boot = version.parse().map_err(|error| Failure::internal(format!("the updater's answer: {error}")))?;
+    Ok(json(StatusCode::OK, &Rollback { next_boot }))
+}
+
+/// `POST /keel/v1/update/install`. The install goes on if the client leaves: half of one is of no use to anybody.
+pub async fn install(call: Call) -> Answer {
+    let body = read_body(call.body).await?;
+    let request = if body.is_empty() {
+        InstallRequest::default()
+    } else {
+        serde_json::from_slice(&body)
+            .map_err(|error| Failure::bad_request(format!("request body can't be read as JSON: {error}")))?
+    };
+    let version = request.version.map(|version| version.to_string()).unwrap_or_default();
+    let updater = call.context.host.updater().await?;
+    let (producer, mut body) = ChannelBody::new();
+    let (refusal, refused) = tokio::sync::oneshot::channel();
+    tokio::spawn(follow(updater, version, producer, refusal));
+    // A refusal before anything was done is an answer with a status of its own.
+    let started = tokio::select! {
+        biased;
+        some = body.wait_for_first() => some,
+        Ok(error) = refused => return Err(Failure::from(error)),
+    };
+    if started {
+        Ok(stream(StatusCode::OK, "application/x-ndjson", body))
+    } else {
+        Err(Failure::unavailable("the updater went away; see `keelctl services`"))
+    }
+}
+
+/// Runs an install and tells how far it is. `refusal` takes a failure that comes before any progress.
+async fn follow(
+    updater: UpdaterProxy<'static>,
+    version: String,
+    producer: Producer,
+    refusal: tokio::sync::oneshot::Sender<ApiError>,
+) {
+    let mut signals = match updater.receive_progress().await {
+        Ok(signals) => Some(signals),
+        Err(error) => {
+            log::warn!("cannot follow the updater's progress: {error}");
+            None
+        }
+    };
+    let mut install = std::pin::pin!(within(INSTALL_TIMEOUT, "install", updater.install(&version)));
+    let mut begun = false;
+    let result = loop {
+        let next = async {
+            match &mut signals {
+                Some(signals) => signals.next().await,
+                None => future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = &mut install => break result,
+            signal = next => match signal {
+                Some(signal) => {
+                    let Ok(arguments) = signal.args() else { continue };
+                    let progress = arguments.progress;
+                    begun = true;
+                    // A client that can't keep up misses steps, never the end.
+                    let _ = producer.try_send(line(&InstallEvent::Progress {
+                        stage: progress.stage,
+                        done_bytes: progress.done_bytes,
+                        total_bytes: progress.total_bytes,
+                    }));
+                }
+                None => signals = None,
+            }
+        }
+    };
+    let parsed = result.and_then(|version| {
+        version.parse().map_err(|error| Failure::internal(format!("the updater's answer can't be read: {error}")))
+    });
+    match parsed {
+        Ok(version) => {
+            log::info!("release {version} is installed");
+            let _ = producer.send(line(&InstallEvent::Installed { version })).await;
+        }
+        Err(failure) => {
+            log::warn!("install failed: {}", failure.message);
+            let error = failure.to_api_error();
+            if begun {
+                let _ = producer.send(line(&InstallEvent::Failed(error))).await;
+            } else {
+                let _ = refusal.send(error);
+                // Keep the body open until the refusal was taken, so that its end isn't seen first.
+                producer.closed().await;
+            }
+        }
+    }
+}
+
+fn line(event: &InstallEvent) -> Bytes {
+    let mut text = serde_json::to_string(event).unwrap_or_default();
+    text.push('\n');
+    Bytes::from(text)
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: &'static str,
+    ask: impl Future<Output = zbus::Result<T>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, ask).await {
+        Ok(answer) => answer.map_err(|error| bus_failure(&error)),
+        Err(_) => Err(Failure::new(
+            ErrorCode::Unavailable,
+            format!("the updater's {what} took longer than {} s; see `keelctl logs updater`", limit.as_secs()),
+        )),
+    }
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text)
+        .map_err(|error| Failure::internal(format!("the updater's answer can't be read: {error}")))
+}
