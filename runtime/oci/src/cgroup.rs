@@ -1,15 +1,264 @@
-//! cgroup v2 folders, their limits and processes.
+//! cgroup v2 folders, their limits and processes (Documentation/admin-guide/cgroup-v2.rst).
+
+use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
-use crate::{Error, spec::Resources};
-/// Makes the folder and writes its limits.
-pub fn create(_path: &Path, _resources: &Resources) -> Result<(), Error> { Ok(()) }
-/// Writes limits into an existing folder.
-pub fn update(_path: &Path, _resources: &Resources) -> Result<(), Error> { Ok(()) }
-/// Kills every process in it and below (`cgroup.kill`).
-pub fn kill_all(_path: &Path) -> Result<(), Error> { Ok(()) }
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+
+use crate::error::Step;
+use crate::plan::refused;
+use crate::spec::Resources;
+use crate::{Error, device_filter, sys};
+
+/// How long a cgroup may take to become empty or frozen.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Deepest cgroup below a container's own.
+const MAX_DEPTH: usize = 32;
+/// Controllers that a container's folder gets, as far as the kernel has them.
+const CONTROLLERS: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
+
+/// Makes the folder, gives it the controllers, writes its limits and attaches its device filter.
+pub fn create(path: &Path, resources: &Resources) -> Result<(), Error> {
+    let files = files(resources)?;
+    let filter = device_filter::compile(&resources.devices)?;
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).host(|| format!("make cgroup {}", parent.display()))?;
+        enable_controllers(parent);
+    }
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::Host { step: format!("make cgroup {}", path.display()), source: e });
+        }
+        _ => {}
+    }
+    write_all(path, &files)?;
+    if let Some(program) = filter {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let step = || format!("attach the device filter to {}", path.display());
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).host(step)?;
+        sys::attach_device_filter(fd.as_fd(), &program).host(step)?;
+    }
+    Ok(())
+}
+
+/// Writes limits into an existing folder. Device rules aren't touched.
+pub fn update(path: &Path, resources: &Resources) -> Result<(), Error> {
+    write_all(path, &files(resources)?)
+}
+
+/// Lets a user inside make and fill cgroups below (Delegation, same document).
+pub(crate) fn delegate(path: &Path, uid: u32, gid: u32) -> Result<(), Error> {
+    for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+        let path = path.join(name);
+        rustix::fs::chownat(CWD, &path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::empty())
+            .host(|| format!("give {} to user {uid}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Kills every process in it and below (`cgroup.kill`). An absent one is fine.
+pub fn kill_all(path: &Path) -> Result<(), Error> {
+    match std::fs::write(path.join("cgroup.kill"), "1") {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Host { step: format!("kill the processes of {}", path.display()), source: e })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes it and the folders below, once it is empty (waits up to 5 s); absent is fine.
-pub fn remove(_path: &Path) -> Result<(), Error> { Ok(()) }
+pub fn remove(path: &Path) -> Result<(), Error> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let step = || format!("remove cgroup {}", path.display());
+    wait_for(path, "populated 0").host(step)?;
+    remove_below(path, 0).host(step)
+}
+
+fn remove_below(path: &Path, depth: usize) -> io::Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(io::Error::from_raw_os_error(libc::ELOOP));
+    }
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_below(&entry.path(), depth + 1)?;
+        }
+    }
+    std::fs::remove_dir(path)
+}
+
 /// Process IDs in it and below.
-pub fn pids(_path: &Path) -> Result<Vec<u32>, Error> { Ok(vec![]) }
+pub fn pids(path: &Path) -> Result<Vec<u32>, Error> {
+    let mut out = Vec::new();
+    collect_pids(path, 0, &mut out).host(|| format!("list the processes of {}", path.display()))?;
+    Ok(out)
+}
+
+fn collect_pids(path: &Path, depth: usize, out: &mut Vec<u32>) -> io::Result<()> {
+    if depth > MAX_DEPTH {
+        return Ok(());
+    }
+    out.extend(std::fs::read_to_string(path.join("cgroup.procs"))?.lines().filter_map(|l| l.parse::<u32>().ok()));
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            match collect_pids(&entry.path(), depth + 1, out) {
+                // Removed from inside in the meantime.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Freezes or thaws it; returns when that is done (5 s at most).
-pub fn freeze(_path: &Path, _frozen: bool) -> Result<(), Error> { Ok(()) }
+pub fn freeze(path: &Path, frozen: bool) -> Result<(), Error> {
+    let word = if frozen { "1" } else { "0" };
+    let step = || format!("{} {}", if frozen { "freeze" } else { "thaw" }, path.display());
+    std::fs::write(path.join("cgroup.freeze"), word).host(step)?;
+    wait_for(path, if frozen { "frozen 1" } else { "frozen 0" }).host(step)
+}
+
+/// Waits until a line is in `cgroup.events`, which is polled for changes (`POLLPRI`).
+fn wait_for(path: &Path, line: &str) -> io::Result<()> {
+    let file = std::fs::File::open(path.join("cgroup.events"))?;
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let mut text = [0u8; 256];
+        let len = rustix::io::pread(&file, &mut text, 0)?;
+        if String::from_utf8_lossy(&text[..len]).lines().any(|l| l == line) {
+            return Ok(());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match rustix::event::poll(&mut [PollFd::new(&file, PollFlags::PRI)], Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Each by itself: one that the kernel lacks mustn't keep the others off. A limit that needs a missing one fails by
+/// name when it is written.
+fn enable_controllers(parent: &Path) {
+    for name in CONTROLLERS {
+        let _ = std::fs::write(parent.join("cgroup.subtree_control"), format!("+{name}"));
+    }
+}
+
+fn write_all(path: &Path, files: &[(String, String)]) -> Result<(), Error> {
+    for (name, value) in files {
+        std::fs::write(path.join(name), value).host(|| format!("write {value:?} to {}", path.join(name).display()))?;
+    }
+    Ok(())
+}
+
+/// The files of these limits and their contents, in the order in which they are written.
+fn files(r: &Resources) -> Result<Vec<(String, String)>, Error> {
+    let mut out: Vec<(String, String)> = Vec::new();
+    let mut put = |name: &str, value: String| out.push((name.into(), value));
+    let bytes = |n: i64| if n < 0 { "max".to_owned() } else { n.to_string() };
+    if let Some(m) = &r.memory {
+        let limit = m.limit.filter(|l| *l != 0);
+        if let Some(limit) = limit {
+            put("memory.max", bytes(limit));
+        }
+        if let Some(low) = m.reservation.filter(|l| *l != 0) {
+            put("memory.low", bytes(low));
+        }
+        match (m.swap, limit) {
+            (None | Some(0), _) => {}
+            (Some(-1), _) => put("memory.swap.max", "max".into()),
+            (Some(both), Some(limit)) if limit > 0 && both >= limit => {
+                put("memory.swap.max", (both - limit).to_string());
+            }
+            _ => {
+                let reason = "is memory and swap together: it can't be less than the limit, or without one";
+                return Err(refused("linux.resources.memory.swap", reason.into()));
+            }
+        }
+    }
+    if let Some(c) = &r.cpu {
+        if let Some(shares) = c.shares.filter(|s| *s != 0) {
+            put("cpu.weight", cpu_weight(shares).to_string());
+        }
+        if c.quota.is_some_and(|q| q != 0) || c.period.is_some_and(|p| p != 0) {
+            let period = c.period.filter(|p| *p != 0).unwrap_or(100_000);
+            let quota = c.quota.filter(|q| *q > 0).map_or("max".into(), |q| q.to_string());
+            put("cpu.max", format!("{quota} {period}"));
+        }
+        for (name, value) in [("cpuset.cpus", &c.cpus), ("cpuset.mems", &c.mems)] {
+            if let Some(value) = value.as_ref().filter(|v| !v.is_empty()) {
+                put(name, value.clone());
+            }
+        }
+    }
+    if let Some(p) = r.pids.as_ref().filter(|p| p.limit != 0) {
+        put("pids.max", bytes(p.limit));
+    }
+    if let Some(weight) = r.block_io.as_ref().and_then(|b| b.weight).filter(|w| *w != 0) {
+        // 10 to 1000 becomes 1 to 10000.
+        put("io.weight", (1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9999 / 990).to_string());
+    }
+    for (name, value) in &r.unified {
+        if name.is_empty() || name.contains(['/', '\0']) || name.starts_with("cgroup.") || !name.contains('.') {
+            return Err(refused("linux.resources.unified", format!("{name:?} isn't a limit")));
+        }
+        put(name, value.clone());
+    }
+    Ok(out)
+}
+
+/// From v1's 2…262144 to v2's 1…10000, linearly, as other runtimes do.
+fn cpu_weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Cpu, Memory, Pids};
+
+    #[test]
+    fn limits_become_files_of_version_2() {
+        let resources = Resources {
+            memory: Some(Memory { limit: Some(64 << 20), swap: Some(64 << 20), reservation: None }),
+            cpu: Some(Cpu { shares: Some(1024), quota: Some(50_000), ..Cpu::default() }),
+            pids: Some(Pids { limit: -1 }),
+            unified: [("memory.high".into(), "1M".into())].into(),
+            ..Resources::default()
+        };
+        let expected = [
+            ("memory.max", "67108864"),
+            ("memory.swap.max", "0"),
+            ("cpu.weight", "39"),
+            ("cpu.max", "50000 100000"),
+            ("pids.max", "max"),
+            ("memory.high", "1M"),
+        ];
+        assert_eq!(files(&resources).unwrap(), expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_no_limit() {
+        for name in ["../memory.max", "cgroup.procs", "x"] {
+            let resources = Resources { unified: [(name.into(), "1".into())].into(), ..Resources::default() };
+            assert!(files(&resources).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn swap_without_a_memory_limit_is_refused() {
+        let memory = Some(Memory { swap: Some(1 << 20), ..Memory::default() });
+        assert!(files(&Resources { memory, ..Resources::default() }).is_err());
+    }
+}

@@ -1,0 +1,77 @@
+//! Paths inside the container's root, resolved by the kernel so that no symbolic link of the image leads out of it
+//! (openat2(2), `RESOLVE_IN_ROOT`).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// How often a resolution is tried again that a concurrent change disturbed.
+const MAX_TRIES: usize = 16;
+/// Deepest path.
+const MAX_DEPTH: usize = 256;
+
+/// Opens a path below `root`. `path` may be absolute: it is the root's.
+pub(crate) fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    for _ in 0..MAX_TRIES {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(Errno::AGAIN.into())
+}
+
+/// Opens a folder (`O_PATH`), making it and what is above it.
+pub(crate) fn make_folder(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    make_at_depth(root, path, 0)
+}
+
+fn make_at_depth(root: BorrowedFd<'_>, path: &Path, depth: usize) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    match open(root, path, flags) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) && depth < MAX_DEPTH => {}
+        other => return other,
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::NOENT.into());
+    };
+    let parent = make_at_depth(root, parent, depth + 1)?;
+    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => open(root, path, flags),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Opens what something is mounted on (`O_PATH`), making an empty file or folder if there is nothing.
+pub(crate) fn make_mount_point(root: BorrowedFd<'_>, path: &Path, file: bool) -> io::Result<OwnedFd> {
+    if !file {
+        return make_folder(root, path);
+    }
+    match open(root, path, OFlags::PATH) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+        other => return other,
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::NOENT.into());
+    };
+    let parent = make_folder(root, parent)?;
+    match rustix::fs::mknodat(&parent, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0) {
+        Ok(()) | Err(Errno::EXIST) => open(root, path, OFlags::PATH),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a descriptor is of a folder.
+pub(crate) fn is_folder(fd: impl AsFd) -> io::Result<bool> {
+    let stat = rustix::fs::statat(fd.as_fd(), "", AtFlags::EMPTY_PATH)?;
+    Ok(FileType::from_raw_mode(stat.st_mode).is_dir())
+}
+
+/// Whether a descriptor is on a proc file system.
+pub(crate) fn is_on_proc(fd: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type == libc::PROC_SUPER_MAGIC)
+}

@@ -1,0 +1,153 @@
+//! Mounts as the child does them: inside its own mount namespace, before it leaves the host's root.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use crate::init::Failure;
+use crate::plan::{Plan, PlannedMount, What, attr};
+use crate::{inroot, sys};
+
+/// Attaches the root, mounts everything else inside, hides and protects what the plan says, and moves in.
+pub(crate) fn set_up(plan: &Plan, fds: &[OwnedFd]) -> Result<(), Failure> {
+    let root = fds.first().ok_or_else(|| Failure::new("receive the root", libc::EPROTO))?.as_fd();
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(Failure::at("make mounts private"))?;
+    attach(root, CWD.as_fd(), "/").map_err(Failure::at("attach the root"))?;
+    for mount in &plan.mounts {
+        one(mount, root, fds).map_err(Failure::at(format!("mount {}", mount.destination)))?;
+    }
+    for (name, value) in &plan.sysctl {
+        write_sysctl(name, value).map_err(Failure::at(format!("set sysctl {name} to {value:?}")))?;
+    }
+    for path in &plan.readonly_paths {
+        protect(root, path).map_err(Failure::at(format!("make {path} read-only")))?;
+    }
+    mask(root, &plan.masked_paths)?;
+    inroot::make_folder(root, Path::new(&plan.cwd))
+        .map_err(Failure::at(format!("make working folder {}", plan.cwd)))?;
+    if plan.root_readonly {
+        sys::mount_setattr(root, false, attr::RDONLY, 0, 0, None).map_err(Failure::at("make the root read-only"))?;
+    }
+    enter(root).map_err(Failure::at("leave the host's root"))
+}
+
+/// Moves in: the mount at `root` becomes `/`, and the host's tree is detached. With `.` for both, the old root ends
+/// up on top of the new one, where it is unmounted (pivot_root(2), notes).
+fn enter(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+fn one(mount: &PlannedMount, root: BorrowedFd<'_>, fds: &[OwnedFd]) -> io::Result<()> {
+    let made;
+    let (fd, file) = match &mount.what {
+        What::Passed { index, file } => (fds.get(*index).ok_or(io::ErrorKind::InvalidData)?.as_fd(), *file),
+        What::FileSystem { kind, options } => {
+            made = new_file_system(kind, options, mount.attributes)?;
+            (made.as_fd(), false)
+        }
+    };
+    let target = inroot::make_mount_point(root, Path::new(&mount.destination), file)?;
+    // Nothing may cover parts of proc: what the runtime writes and protects there must be the kernel's own.
+    if inroot::is_on_proc(&target)? {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    attach(fd, target.as_fd(), "")?;
+    if mount.propagation != 0 {
+        sys::mount_setattr(fd, true, 0, 0, mount.propagation, None)?;
+    }
+    Ok(())
+}
+
+/// A new file system, mounted nowhere yet.
+pub(crate) fn new_file_system(
+    kind: &str,
+    options: &[(String, Option<String>)],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
+    let fs = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => rustix::mount::fsconfig_set_string(fs.as_fd(), key, value)?,
+            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), key)?,
+        }
+    }
+    rustix::mount::fsconfig_create(fs.as_fd())?;
+    let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
+    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// A copy of the mount at a descriptor, mounted nowhere yet.
+pub(crate) fn clone_mount(at: BorrowedFd<'_>, path: &str, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if path.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(rustix::mount::open_tree(at, path, flags)?)
+}
+
+fn attach(mount: BorrowedFd<'_>, at: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    if path.is_empty() {
+        flags |= MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    }
+    Ok(rustix::mount::move_mount(mount, "", at, path, flags)?)
+}
+
+/// Covers a path with a read-only copy of itself. One that isn't there is fine.
+fn protect(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    let Some(target) = existing(root, path)? else { return Ok(()) };
+    let copy = clone_mount(target.as_fd(), "", true)?;
+    sys::mount_setattr(copy.as_fd(), true, attr::RDONLY, 0, 0, None)?;
+    attach(copy.as_fd(), target.as_fd(), "")
+}
+
+/// Covers files with `/dev/null` and folders with one empty file system.
+fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
+    let mut empty: Option<OwnedFd> = None;
+    for path in paths {
+        let step = || format!("mask {path}");
+        let Some(target) = existing(root, path).map_err(Failure::at(step()))? else { continue };
+        let cover = if inroot::is_folder(&target).map_err(Failure::at(step()))? {
+            if empty.is_none() {
+                let options = [("mode".to_owned(), Some("555".to_owned())), ("size".into(), Some("4k".into()))];
+                let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+                let made = new_file_system("tmpfs", &options, attributes);
+                empty = Some(made.map_err(Failure::at("make the empty file system that masks folders"))?);
+            }
+            match &empty {
+                Some(fs) => clone_mount(fs.as_fd(), "", false),
+                None => continue,
+            }
+        } else {
+            clone_mount(CWD.as_fd(), "/dev/null", false)
+        };
+        let cover = cover.map_err(Failure::at(step()))?;
+        attach(cover.as_fd(), target.as_fd(), "").map_err(Failure::at(step()))?;
+    }
+    Ok(())
+}
+
+fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
+    match inroot::open(root, Path::new(path), OFlags::PATH) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Through the host's proc, which the container has no influence on; what it shows is of the writer's namespaces.
+fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
+    std::fs::write(Path::new("/proc/sys").join(name), value)
+}
