@@ -12,7 +12,7 @@ use std::{future, io};
 use serde::Serialize;
 use zbus::connection::Builder;
 use zbus::object_server::Interface;
-use zbus::{Connection, Guid};
+use zbus::{Connection, Guid, Message};
 use zruntime::{Shared, SharedRuntime, Task, net};
 
 use super::Error;
@@ -142,9 +142,15 @@ impl Emitter {
         B: Serialize + zbus::DynamicType,
     {
         let Ok(runtime) = SharedRuntime::current() else { return };
+        // With the sender's name: clients compare it with what the stub's GetNameOwner told them.
+        let message = Message::signal(&*self.object_path, interface, signal).sender(stub::SERVER_NAME).build(body);
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => return log::error!("signal {signal} can't be written: {error}"),
+        };
         let clients: Vec<_> = self.lock().connections.values().flatten().cloned().collect();
         for client in clients {
-            let sending = client.emit_signal(None::<&str>, &*self.object_path, interface, signal, body);
+            let sending = client.send(&message);
             match runtime.timeout(SIGNAL_TIMEOUT, sending).await {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => log::debug!("signal {signal} to a client: {error}"),

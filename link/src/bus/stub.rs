@@ -3,7 +3,7 @@
 //! because a peer gets every signal anyway.
 
 /// Unique name of the server on every connection.
-const SERVER_NAME: &str = ":1.0";
+pub(super) const SERVER_NAME: &str = ":1.0";
 /// Unique name of the client on every connection.
 const CLIENT_NAME: &str = ":1.1";
 /// Where the stub is served.
