@@ -1,4 +1,13 @@
 //! The machine config, `keel.toml`: what a human writes, and the validated settings that programs use.
+//!
+//! Three layers: a fragment as written (everything optional, unknown keys refused), merged over the defaults, checked
+//! into [`Settings`]. [`parse`] does all three; nothing else makes settings from text.
+
+mod check;
+mod fragment;
+mod parse;
+
+pub use parse::{ConfigError, MAX_CONFIG_BYTES, parse};
 
 use std::net::{IpAddr, SocketAddr};
 

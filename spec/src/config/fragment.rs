@@ -1,0 +1,71 @@
+//! The machine config as written: everything optional, unknown keys refused. Values keep their place in the text, so
+//! that a value that makes no sense is refused with line and column.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+type Text = Option<Spanned<String>>;
+type Texts = Option<Spanned<Vec<Spanned<String>>>>;
+type Number = Option<Spanned<i64>>;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Fragment {
+    pub hostname: Text,
+    pub ntp_servers: Texts,
+    pub console_prompt: Option<bool>,
+    pub network: Network,
+    pub api: Api,
+    pub update: Update,
+    pub health: Health,
+    pub registry: Registry,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Network {
+    pub address: Text,
+    pub gateway: Text,
+    pub dns: Texts,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Api {
+    pub listen: Text,
+    pub names: Texts,
+    pub client_ca_pem: Text,
+    pub issuer_cert_pem: Text,
+    pub issuer_key_pem: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Update {
+    pub url: Text,
+    pub tries: Number,
+    pub ca_pem: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Health {
+    pub within_s: Number,
+    pub settle_s: Number,
+    pub check: Vec<Spanned<Check>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Check {
+    pub name: Spanned<String>,
+    pub http: Text,
+    pub tcp: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Registry {
+    pub insecure: Texts,
+    pub ca_pem: Text,
+}
