@@ -95,7 +95,8 @@ impl Keys {
         let envelope = Envelope::parse(Role::Root, &bytes).map_err(|error| anyhow!("{} {error}", path.display()))?;
         let root: Root = envelope.read().map_err(|error| anyhow!("{} {error}", path.display()))?;
         for role in [Role::Targets, Role::Snapshot, Role::Timestamp] {
-            let named = root.roles.get(&role).is_some_and(|keyids| keyids.keyids.contains(&keys.id(role).unwrap_or_default()));
+            let named =
+                root.roles.get(&role).is_some_and(|keyids| keyids.keyids.contains(&keys.id(role).unwrap_or_default()));
             ensure!(named, "{} doesn't name the key in {}", path.display(), folder.join(key_file(role)).display());
         }
         keys.root = Some((root.version, bytes));
@@ -145,7 +146,11 @@ impl Keys {
         let signature = self.pair(role)?.sign(&envelope.signed_bytes()?);
         envelope.signatures.push(Signature { keyid: self.id(role)?, sig: files::hex(signature.as_ref()) });
         let bytes = serde_json::to_vec(&envelope)?;
-        ensure!(bytes.len() as u64 <= role.max_bytes(), "{role}.json would be {} bytes, more than hosts read", bytes.len());
+        ensure!(
+            bytes.len() as u64 <= role.max_bytes(),
+            "{role}.json would be {} bytes, more than hosts read",
+            bytes.len()
+        );
         Ok(bytes)
     }
 

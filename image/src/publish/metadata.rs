@@ -52,7 +52,11 @@ impl Published {
         let (bytes, snapshot): (_, Snapshot) = read_role(repository, &name, Role::Snapshot, keys)?;
         let name = format!("{}.targets.json", version(&snapshot.meta, "targets.json")?);
         let targets = read_role(repository, &name, Role::Targets, keys)?;
-        Ok(Self { timestamp: Some(timestamp.version), snapshot: Some((snapshot.version, bytes)), targets: Some(targets) })
+        Ok(Self {
+            timestamp: Some(timestamp.version),
+            snapshot: Some((snapshot.version, bytes)),
+            targets: Some(targets),
+        })
     }
 
     /// Version of the targets; 0 before the first publication.

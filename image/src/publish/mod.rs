@@ -156,7 +156,11 @@ fn find_releases(folder: &Path) -> Result<Vec<Release>> {
         ensure!(name == expected, "{}: it describes {expected}", path.display());
         found.push(release);
     }
-    ensure!(!found.is_empty(), "{}: no keel-PROFILE-VERSION.json there; build one with keel-image release", folder.display());
+    ensure!(
+        !found.is_empty(),
+        "{}: no keel-PROFILE-VERSION.json there; build one with keel-image release",
+        folder.display()
+    );
     found.sort_by(|a, b| a.version.cmp(&b.version));
     Ok(found)
 }
@@ -174,7 +178,10 @@ fn check_length(release: &Release, file: ReleaseFile, name: &str, length: u64) -
         ReleaseFile::Tree => release.tree_bytes,
         ReleaseFile::Uki => release.uki_bytes,
     };
-    ensure!(length == expected, "{name} is {length} bytes long, its description says {expected}: build the release anew");
+    ensure!(
+        length == expected,
+        "{name} is {length} bytes long, its description says {expected}: build the release anew"
+    );
     Ok(())
 }
 
