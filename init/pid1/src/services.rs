@@ -1,0 +1,77 @@
+//! The services of a host: a constant table. No file configures it.
+
+/// One service.
+#[derive(Debug)]
+pub struct Service {
+    /// Name, as in `keelctl services`; also of its cgroup.
+    pub name: &'static str,
+    /// Program and arguments.
+    pub argv: &'static [&'static str],
+    /// Services that must be up before this one is started, and that are stopped after it.
+    pub after: &'static [&'static str],
+    /// A release is good only while this is up.
+    pub required: bool,
+    /// When it counts as up.
+    pub kind: Kind,
+    /// Terminal that it has for itself; without one, its output goes to its log.
+    pub tty: Option<&'static str>,
+    /// Whether a shutdown waits for it to end by itself, before anything is told to.
+    pub drains: bool,
+    /// Milliseconds between being told to end and being killed.
+    pub stop_ms: u64,
+}
+
+/// When a service counts as up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// When it says so on the control socket.
+    Notifies,
+    /// As soon as it runs.
+    Simple,
+    /// When it has ended with code 0; it isn't started again then.
+    OneShot,
+}
+
+const HOST: &str = "/usr/lib/keel/host";
+const CONSOLE: &[&str] = &["/usr/bin/keelctl", "console"];
+
+const fn service(name: &'static str, argv: &'static [&'static str], after: &'static [&'static str]) -> Service {
+    Service { name, argv, after, required: true, kind: Kind::Notifies, tty: None, drains: false, stop_ms: 5_000 }
+}
+
+const fn console(name: &'static str, tty: &'static str) -> Service {
+    Service {
+        required: false,
+        kind: Kind::Simple,
+        tty: Some(tty),
+        stop_ms: 1_000,
+        ..service(name, CONSOLE, &["provision"])
+    }
+}
+
+/// All services. One that is named in an `after` stands before the one that names it.
+pub static SERVICES: [Service; 8] = [
+    Service { required: false, kind: Kind::OneShot, ..service("coldplug", &["/usr/lib/keel/init", "coldplug"], &[]) },
+    service("provision", &[HOST, "provision"], &[]),
+    // After coldplug, so that the network cards are there when it looks.
+    service("network", &[HOST, "network"], &["provision", "coldplug"]),
+    Service { required: false, ..service("time", &[HOST, "time"], &["provision"]) },
+    Service { drains: true, stop_ms: 20_000, ..service("runtime", &["/usr/lib/keel/runtime"], &["provision"]) },
+    service("updater", &["/usr/lib/keel/updater"], &["provision"]),
+    console("console-serial", "/dev/ttyS0"),
+    console("console-vga", "/dev/tty1"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::SERVICES;
+
+    #[test]
+    fn every_service_waits_only_for_earlier_ones() {
+        for (index, service) in SERVICES.iter().enumerate() {
+            for name in service.after {
+                assert!(SERVICES[..index].iter().any(|earlier| earlier.name == *name), "{} after {name}", service.name);
+            }
+        }
+    }
+}
