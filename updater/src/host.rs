@@ -1,0 +1,96 @@
+//! This host as the updater sees it: what runs, and from which disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use keel_spec::api::ErrorCode;
+use keel_spec::cmdline::BootParameters;
+use keel_spec::disk::{ESP_LABEL, Slot};
+use keel_spec::gpt::Table;
+use keel_spec::paths;
+use keel_spec::release::Version;
+use keel_spec::verity::RootHash;
+
+use crate::disk::{self, FileDevice};
+use crate::failure::{Failure, Result};
+
+/// What runs, and from which disk.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Running release.
+    pub running: Version,
+    /// Its profile.
+    pub profile: String,
+    /// Its root hash.
+    pub root_hash: RootHash,
+    /// The disk with the slots.
+    pub disk: PathBuf,
+}
+
+/// A value of os-release(5), without its quotes.
+fn os_release_value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+    Some(value.trim_matches(['"', '\'']))
+}
+
+impl Host {
+    /// Reads os-release, the kernel's command line and the partition tables.
+    pub fn read() -> Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).map_err(Failure::io(format!("read {path}")));
+        let release = read(paths::OS_RELEASE)?;
+        let running = os_release_value(&release, "VERSION_ID").unwrap_or_default();
+        let running = running.parse().map_err(Failure::io(format!("read VERSION_ID in {}", paths::OS_RELEASE)))?;
+        let profile = os_release_value(&release, "VARIANT_ID").unwrap_or("cloud").to_owned();
+        let parameters = BootParameters::parse(&read("/proc/cmdline")?).map_err(Failure::io("find the root hash"))?;
+        let root_hash = parameters.root_hash;
+        let disk = disk::find(|table| Slot::holding(table, &root_hash).is_some())?;
+        Ok(Self { running, profile, root_hash, disk })
+    }
+
+    /// Opens the disk.
+    pub fn open_disk(&self) -> Result<FileDevice> {
+        FileDevice::open(&self.disk).map_err(Failure::io(format!("open the disk {}", self.disk.display())))
+    }
+
+    /// The device of the EFI system partition.
+    pub fn esp_device(&self, table: &Table) -> Result<PathBuf> {
+        let missing = || {
+            let message = format!("find the EFI system partition on {}: there is none", self.disk.display());
+            Failure::new(ErrorCode::Internal, message)
+        };
+        let number = table.by_name(ESP_LABEL).ok_or_else(missing)?.number;
+        let name = self.disk.file_name().ok_or_else(missing)?;
+        let folder = Path::new("/sys/class/block").join(name);
+        let parts = fs::read_dir(&folder).map_err(Failure::io(format!("list {}", folder.display())))?;
+        let is_it = |path: &Path| {
+            fs::read_to_string(path.join("partition")).is_ok_and(|text| text.trim().parse() == Ok(number))
+        };
+        let part = parts.flatten().map(|entry| entry.path()).find(|path| is_it(path)).ok_or_else(missing)?;
+        Ok(Path::new("/dev").join(part.file_name().ok_or_else(missing)?))
+    }
+}
+
+/// Now, seconds since the Unix epoch, by this host's clock.
+pub fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Milliseconds since boot (`CLOCK_BOOTTIME`).
+pub fn since_boot_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec.unsigned_abs() * 1000 + time.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn os_release_is_read_with_and_without_quotes() {
+        let text = "ID=keel\nVERSION_ID=0.1.0\nVARIANT_ID=\"cloud\"\n";
+        assert_eq!(os_release_value(text, "VERSION_ID"), Some("0.1.0"));
+        assert_eq!(os_release_value(text, "VARIANT_ID"), Some("cloud"));
+        assert_eq!(os_release_value(text, "VERSION"), None);
+    }
+}

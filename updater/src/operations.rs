@@ -1,0 +1,310 @@
+//! Status, check, install and rollback: what the bus offers, on this host's disk.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use keel_spec::api::{ErrorCode, UpdateCheck, UpdateStatus};
+use keel_spec::config::Settings;
+use keel_spec::disk::Slot;
+use keel_spec::paths;
+use keel_spec::release::{Release, ReleaseFile, UkiName, Version};
+use keel_spec::tuf::{Role, Time};
+
+use crate::choose;
+use crate::disk;
+use crate::durable;
+use crate::esp::{self, Esp, Uki};
+use crate::failure::{Failure, Result, chain};
+use crate::host::{self, Host};
+use crate::install::{self, Installer, Progress};
+use crate::mount;
+use crate::plan::{self, Facts, Plan, Target};
+use crate::rollback;
+use crate::source::{Http, Source};
+use crate::state::{self, Pending, State};
+use crate::tuf::{self, TrustedSet};
+
+/// Largest release description.
+const MAX_DESCRIPTION_BYTES: u64 = 64 << 10;
+
+/// The updater of this host. Operations that change something are one at a time; their caller sees to it.
+pub struct Updater {
+    host: Host,
+    state: state::File,
+    store: tuf::store::Store,
+    on_trial: AtomicBool,
+    /// UKIs as last seen, so that a status needs no mount.
+    ukis: Mutex<Vec<Uki>>,
+    repository: Mutex<Option<String>>,
+}
+
+fn settings() -> Result<Settings> {
+    keel_link::bus::settings().map_err(|error| {
+        let message = format!("ask for the machine config: {}", chain(&error));
+        Failure::new(error.code(), message)
+    })
+}
+
+impl Updater {
+    /// For this host.
+    pub fn open(host: Host, on_trial: bool) -> Result<Self> {
+        let folder = Path::new(paths::UPDATER_STATE);
+        let failed = || Failure::io(format!("open {}", folder.display()));
+        let store = tuf::store::Store::open(&folder.join("tuf")).map_err(failed())?;
+        let updater = Self {
+            host,
+            state: state::File::new(folder),
+            store,
+            on_trial: on_trial.into(),
+            ukis: Mutex::default(),
+            repository: Mutex::default(),
+        };
+        updater.with_esp(|_| Ok(()))?;
+        Ok(updater)
+    }
+
+    /// What is remembered.
+    pub fn state(&self) -> &state::File {
+        &self.state
+    }
+
+    /// The running release.
+    pub fn running(&self) -> &Version {
+        &self.host.running
+    }
+
+    /// UKIs as last seen.
+    pub fn ukis(&self) -> Vec<Uki> {
+        self.ukis.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of the settings, for the status.
+    pub fn know_settings(&self, settings: &Settings) {
+        *self.repository.lock().unwrap_or_else(PoisonError::into_inner) = settings.update.url.clone();
+    }
+
+    /// Mounts the EFI system partition for as long as `work` takes, and looks at the UKIs again afterwards.
+    fn with_esp<T>(&self, work: impl FnOnce(&dyn Esp) -> Result<T>) -> Result<T> {
+        let (table, _) = disk::read_table(&self.host.open_disk()?)?;
+        let mounted = mount::esp(&self.host.esp_device(&table)?)?;
+        let outcome = work(&mounted.folder);
+        match esp::ukis(&mounted.folder) {
+            Ok(ukis) => *self.ukis.lock().unwrap_or_else(PoisonError::into_inner) = ukis,
+            Err(error) => log::error!("list the UKIs on the EFI system partition: {error}"),
+        }
+        outcome
+    }
+
+    /// What is installed, what runs, what failed.
+    pub fn status(&self, activity: &str) -> Result<UpdateStatus> {
+        let (table, _) = disk::read_table(&self.host.open_disk()?)?;
+        let (state, ukis) = (self.state.read(), self.ukis());
+        let installed = rollback::Installed {
+            running: &self.host.running,
+            running_root: &self.host.root_hash,
+            table: &table,
+            ukis: &ukis,
+        };
+        let slot = match installed.slot() {
+            Some(Slot::A) => "a",
+            Some(Slot::B) => "b",
+            None => "",
+        };
+        Ok(UpdateStatus {
+            running: self.host.running.clone(),
+            slot: slot.into(),
+            on_trial: self.on_trial.load(Ordering::Relaxed),
+            other: installed.other_release(&state),
+            next_boot: installed.next_boot(),
+            repository: self.repository.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            bad: state.bad.clone(),
+            activity: activity.into(),
+        })
+    }
+
+    /// What the repository has to offer. Writes nothing but trusted metadata.
+    pub fn check(&self) -> Result<UpdateCheck> {
+        let (settings, source) = self.repository()?;
+        let trusted = self.refresh(&source)?;
+        let state = self.state.read();
+        let known = self.known(&state);
+        let targets = trusted.targets().cloned().unwrap_or_default();
+        let choice = choose::newest(&known, &targets, |version| self.describe(&source, &trusted, version))?;
+        self.know_settings(&settings);
+        Ok(UpdateCheck {
+            running: self.host.running.clone(),
+            size_bytes: choice.chosen.as_ref().map_or(0, |release| {
+                release.root_blocks.saturating_mul(4096).saturating_add(release.tree_bytes + release.uki_bytes)
+            }),
+            available: choice.chosen.map(|release| release.version),
+            passed_over: choice.passed_over,
+        })
+    }
+
+    /// Installs a version, or the newest that may follow.
+    pub fn install(&self, version: Option<&Version>, progress: Progress) -> Result<Version> {
+        let (settings, source) = self.repository()?;
+        progress("metadata", 0, 0);
+        let trusted = self.refresh(&source)?;
+        let release = self.choose(&source, &trusted, version)?;
+        let disk = self.host.open_disk()?;
+        let targets = trusted.targets().cloned().unwrap_or_default();
+        self.with_esp(|esp| {
+            let (table, _) = disk::read_table(&disk)?;
+            let listing = || Failure::io("look at the UKIs on the EFI system partition");
+            let plan = plan::decide(&Facts {
+                release: &release,
+                targets: &targets,
+                table: &table,
+                running_root: &self.host.root_hash,
+                running: &self.host.running,
+                on_trial: self.on_trial.load(Ordering::Relaxed),
+                ukis: &esp::ukis(esp).map_err(listing())?,
+                esp_free_bytes: esp.free_bytes().map_err(listing())?,
+                tries: settings.update.tries,
+            })?;
+            Installer { source: &source, disk: &disk, esp }.run(&plan, progress)?;
+            self.installed(&plan, &release)
+        })?;
+        Ok(release.version)
+    }
+
+    /// Remembers what boots next. Power may fail before it does: then the trial of a release that nobody announced
+    /// begins, and the boot loader's counter says everything that matters.
+    fn installed(&self, plan: &Plan, release: &Release) -> Result<()> {
+        let pending = Pending {
+            version: release.version.clone(),
+            from: self.host.running.clone(),
+            at_unix_s: host::now_unix_s(),
+        };
+        let proved = matches!(plan, Plan::Offer { to, .. } if to.tries_left.is_none());
+        self.state.change(|state| {
+            state.demoted.retain(|version| *version != release.version);
+            state.note = None;
+            state.pending = (!proved).then_some(pending);
+        })?;
+        Ok(())
+    }
+
+    /// Makes the other release the one that boots next.
+    pub fn rollback(&self) -> Result<Version> {
+        let tries = settings()?.update.tries;
+        let (table, _) = disk::read_table(&self.host.open_disk()?)?;
+        self.with_esp(|esp| {
+            let ukis = esp::ukis(esp).map_err(Failure::io("look at the UKIs on the EFI system partition"))?;
+            let installed = rollback::Installed {
+                running: &self.host.running,
+                running_root: &self.host.root_hash,
+                table: &table,
+                ukis: &ukis,
+            };
+            let plan = rollback::decide(&installed, &self.state.read(), self.on_trial.load(Ordering::Relaxed), tries)?;
+            // Remembered first: a power cut in between must not make the release look as if it had failed.
+            if let Some(version) = &plan.demote {
+                self.state.change(|state| state.demote(version))?;
+            }
+            if let Some((from, to)) = &plan.rename {
+                rename(esp, from, to)?;
+            }
+            if plan.demote.is_none() {
+                self.state.change(|state| state.demoted.retain(|version| *version != plan.next_boot))?;
+            }
+            Ok(plan.next_boot)
+        })
+    }
+
+    /// The running release proved itself: its UKI loses its counter.
+    pub fn commit(&self) -> Result<()> {
+        self.with_esp(|esp| {
+            let ukis = esp::ukis(esp).map_err(Failure::io("look at the UKIs on the EFI system partition"))?;
+            let running = ukis.iter().filter(|uki| uki.root_hash == Some(self.host.root_hash));
+            for uki in running.filter(|uki| uki.name.tries_left.is_some()) {
+                rename(esp, &uki.name, &UkiName::good(uki.name.version.clone()))?;
+            }
+            Ok(())
+        })?;
+        self.on_trial.store(false, Ordering::Relaxed);
+        self.state.change(|state| {
+            state.pending = None;
+            state.note = None;
+        })?;
+        Ok(())
+    }
+
+    fn repository(&self) -> Result<(Settings, Http)> {
+        let settings = settings()?;
+        self.know_settings(&settings);
+        let Some(url) = &settings.update.url else {
+            let message = "look for updates: the machine config names no repository; set url in [update]";
+            return Err(Failure::new(ErrorCode::Config, message));
+        };
+        let source = Http::new(url, settings.update.ca_pem.clone())
+            .map_err(|error| Failure::new(ErrorCode::Config, format!("update repository {url}: {}", chain(&error))))?;
+        Ok((settings, source))
+    }
+
+    fn refresh(&self, source: &dyn Source) -> Result<TrustedSet> {
+        let root = durable::read(Path::new(paths::TUF_ROOT), Role::Root.max_bytes());
+        let root = root.map_err(Failure::io(format!("read {}", paths::TUF_ROOT)))?.ok_or_else(|| {
+            Failure::new(ErrorCode::Internal, format!("read {}: this release carries no trusted root", paths::TUF_ROOT))
+        })?;
+        let client = tuf::Client { source, store: &self.store, trusted_root: &root };
+        client
+            .refresh(Time(host::now_unix_s()))
+            .map_err(|error| Failure::new(error.code(), format!("update repository {}: {error}", source.name())))
+    }
+
+    fn known<'a>(&'a self, state: &'a State) -> choose::Host<'a> {
+        choose::Host { running: &self.host.running, profile: &self.host.profile, bad: &state.bad }
+    }
+
+    fn choose(&self, source: &dyn Source, trusted: &TrustedSet, version: Option<&Version>) -> Result<Release> {
+        let state = self.state.read();
+        let known = self.known(&state);
+        let targets = trusted.targets().cloned().unwrap_or_default();
+        let describe = |version: &Version| self.describe(source, trusted, version);
+        if let Some(version) = version {
+            return choose::named(&known, &targets, version, describe);
+        }
+        let choice = choose::newest(&known, &targets, describe)?;
+        choice.chosen.ok_or_else(|| {
+            let running = &self.host.running;
+            match choice.passed_over.first() {
+                None => Failure::new(ErrorCode::UpToDate, format!("nothing newer than {running} is published")),
+                Some((version, why)) => {
+                    let code = if choose::known_bad(known.bad, version).is_some() {
+                        ErrorCode::KnownBad
+                    } else {
+                        ErrorCode::Conflict
+                    };
+                    Failure::new(code, format!("no release can follow {running}: {version} was passed over: {why}"))
+                }
+            }
+        })
+    }
+
+    /// Fetches and checks a release's description.
+    fn describe(&self, source: &dyn Source, trusted: &TrustedSet, version: &Version) -> Result<Release> {
+        let name = ReleaseFile::Description.target_name(&self.host.profile, version);
+        let target = Target::of(trusted.targets().unwrap_or(&Default::default()), name)?;
+        let wrong = |why: String| {
+            Failure::new(ErrorCode::Digest, format!("update repository {}: {}: {why}", source.name(), target.name))
+        };
+        if target.length > MAX_DESCRIPTION_BYTES {
+            return Err(wrong(format!("it is longer than {MAX_DESCRIPTION_BYTES} bytes")));
+        }
+        let release: Release = serde_json::from_slice(&install::fetch_whole(source, &target)?)
+            .map_err(|error| wrong(format!("it can't be read: {error}")))?;
+        if release.version != *version || release.profile != self.host.profile {
+            return Err(wrong(format!("it describes keel {} ({})", release.version, release.profile)));
+        }
+        Ok(release)
+    }
+}
+
+fn rename(esp: &dyn Esp, from: &UkiName, to: &UkiName) -> Result<()> {
+    esp.rename(&from.to_string(), &to.to_string())
+        .and_then(|()| esp.sync())
+        .map_err(Failure::io(format!("rename {from} to {to} on the EFI system partition")))
+}

@@ -1,0 +1,157 @@
+//! The D-Bus interface, `org.keel.Updater1`. One operation at a time; each on a thread of its own, so that a status is
+//! answered while an install runs.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use keel_link::bus::{self, Emitter};
+use keel_spec::api::{ApiError, ErrorCode};
+use keel_spec::bus::InstallProgress;
+use keel_spec::release::Version;
+use zbus::object_server::SignalEmitter;
+
+use crate::failure::{Failure, Result};
+use crate::operations::Updater;
+
+/// Name of the interface.
+const INTERFACE: &str = "org.keel.Updater1";
+/// Where the object is.
+pub const OBJECT: &str = "/org/keel/Updater";
+/// Least time between two signals of the same stage.
+const SIGNAL_EVERY: Duration = Duration::from_millis(200);
+const IDLE: &str = "idle";
+
+/// The served object.
+#[derive(Clone)]
+pub struct Service(Arc<Shared>);
+
+struct Shared {
+    updater: Arc<Updater>,
+    /// What is being done: `idle`, or a stage.
+    activity: Mutex<String>,
+    emitter: OnceLock<Emitter>,
+}
+
+/// An operation that runs; dropping it ends it.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set_activity(IDLE);
+    }
+}
+
+impl Shared {
+    fn set_activity(&self, activity: &str) {
+        let mut current = self.activity.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != activity {
+            activity.clone_into(&mut current);
+        }
+    }
+
+    fn begin(&self, operation: &str) -> Result<Running<'_>> {
+        let mut current = self.activity.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != IDLE {
+            let message = format!("{operation}: the updater is busy ({current}): try again when it is done");
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        operation.clone_into(&mut current);
+        Ok(Running(self))
+    }
+
+    fn install(&self, version: &str) -> Result<String> {
+        let wanted: Option<Version> = match version {
+            "" => None,
+            text => Some(text.parse().map_err(|error: keel_spec::release::InvalidVersion| {
+                Failure::new(ErrorCode::BadRequest, error.to_string())
+            })?),
+        };
+        let running = self.begin("install")?;
+        let mut last: Option<(&str, Instant)> = None;
+        let mut progress = |stage: &'static str, done_bytes: u64, total_bytes: u64| {
+            let due = last.is_none_or(|(before, at)| before != stage || at.elapsed() >= SIGNAL_EVERY);
+            if !due && done_bytes != total_bytes {
+                return;
+            }
+            last = Some((stage, Instant::now()));
+            self.set_activity(stage);
+            if let Some(emitter) = self.emitter.get() {
+                let body = (InstallProgress { stage: stage.into(), done_bytes, total_bytes },);
+                bus::block_on(emitter.emit(INTERFACE, "Progress", &body));
+            }
+        };
+        let outcome = self.updater.install(wanted.as_ref(), &mut progress);
+        drop(running);
+        match &outcome {
+            Ok(version) => log::info!("installed {version}; it boots next"),
+            Err(failure) => log::error!("{failure}"),
+        }
+        Ok(outcome?.to_string())
+    }
+}
+
+/// A failure as the bus carries it.
+fn on_bus(failure: Failure) -> bus::Failure {
+    bus::Failure::from(ApiError::from(failure))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(Failure::io("write an answer"))
+}
+
+impl Service {
+    /// For an updater. The emitter is set once it serves.
+    pub fn new(updater: Arc<Updater>) -> Self {
+        Self(Arc::new(Shared { updater, activity: Mutex::new(IDLE.into()), emitter: OnceLock::new() }))
+    }
+
+    /// Tells where progress is sent to.
+    pub fn set_emitter(&self, emitter: Emitter) {
+        // A second one is never set.
+        let _ = self.0.emitter.set(emitter);
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T, bus::Failure> {
+        let shared = Arc::clone(&self.0);
+        bus::unblock(move || work(&shared)).await.map_err(on_bus)
+    }
+}
+
+#[zbus::interface(name = "org.keel.Updater1")]
+impl Service {
+    async fn status(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| {
+            let activity = shared.activity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            to_json(&shared.updater.status(&activity)?)
+        })
+        .await
+    }
+
+    async fn check(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| {
+            let _running = shared.begin("check")?;
+            to_json(&shared.updater.check()?)
+        })
+        .await
+    }
+
+    async fn install(&self, version: String) -> Result<String, bus::Failure> {
+        self.blocking(move |shared| shared.install(&version)).await
+    }
+
+    async fn rollback(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| {
+            let _running = shared.begin("rollback")?;
+            let next = shared.updater.rollback()?;
+            log::info!("rolled back: {next} boots next");
+            Ok(next.to_string())
+        })
+        .await
+    }
+
+    #[zbus(signal)]
+    async fn progress(emitter: &SignalEmitter<'_>, progress: InstallProgress) -> zbus::Result<()>;
+}

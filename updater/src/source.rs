@@ -1,0 +1,72 @@
+//! Where a repository's files come from.
+//!
+//! Any static file server will do. Nothing that comes from here is trusted: sizes are capped by the caller, content is
+//! checked by the caller.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::time::Duration;
+
+use keel_fetch::{Client, Error, Options, Request};
+
+/// Files by their path under the repository's base address.
+pub trait Source: Send {
+    /// For messages.
+    fn name(&self) -> String;
+
+    /// Opens a file, or a range of it (end exclusive); `None`: there is no such file. The stream ends with an error
+    /// beyond `max_bytes`.
+    fn open(&self, path: &str, range: Option<Range<u64>>, max_bytes: u64) -> io::Result<Option<Opened>>;
+
+    /// A whole small file.
+    fn small(&self, path: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(opened) = self.open(path, None, max_bytes)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        opened.body.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > max_bytes {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {max_bytes} bytes")));
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// An opened file.
+pub struct Opened {
+    /// Whether the range asked for was honoured; otherwise the body is the whole file.
+    pub ranged: bool,
+    /// Its content.
+    pub body: Box<dyn Read>,
+}
+
+/// A repository on an HTTP server.
+pub struct Http {
+    client: Client,
+    base: String,
+}
+
+impl Http {
+    /// At this base address, with further certificate authorities.
+    pub fn new(base: &str, extra_ca_pem: Option<String>) -> Result<Self, Error> {
+        let options = Options { extra_ca_pem, idle_timeout: Duration::from_secs(30), ..Options::default() };
+        Ok(Self { client: Client::new(options)?, base: base.trim_end_matches('/').to_owned() })
+    }
+}
+
+impl Source for Http {
+    fn name(&self) -> String {
+        self.base.clone()
+    }
+
+    fn open(&self, path: &str, range: Option<Range<u64>>, max_bytes: u64) -> io::Result<Option<Opened>> {
+        let url = format!("{}/{path}", self.base);
+        let mut request = Request::new(&url, max_bytes);
+        request.range = range;
+        let response = self.client.get(&request)?;
+        // S3 without the right to list answers 403 for what isn't there, as the specification's clients expect.
+        if matches!(response.status, 403 | 404) {
+            return Ok(None);
+        }
+        let response = response.success()?;
+        Ok(Some(Opened { ranged: response.status == 206, body: Box::new(response.body) }))
+    }
+}

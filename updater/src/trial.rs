@@ -1,0 +1,88 @@
+//! Runs the gate against PID 1 and the health checks.
+
+use std::time::Duration;
+
+use keel_link::control;
+use keel_spec::config::Health;
+use keel_spec::control::Shutdown;
+
+use crate::fallback::Reason;
+use crate::gate::{self, Gate, OBSERVE_EVERY_MS, Verdict};
+use crate::host;
+use crate::operations::Updater;
+use crate::probe;
+
+/// How much later than the gate PID 1 ends a trial by itself, should the updater have died.
+const BACKSTOP_MARGIN_S: u32 = 30;
+/// How often dropping the counter is tried.
+const COMMIT_TRIES: u32 = 5;
+const COMMIT_PAUSE: Duration = Duration::from_secs(2);
+
+/// Watches the running release until it is good or has failed; then commits it, or restarts the machine.
+pub fn run(updater: &Updater, health: &Health) {
+    let margin_s = health.within_s.saturating_add(health.settle_s).saturating_add(BACKSTOP_MARGIN_S);
+    let asked = control::Client::connect().and_then(|mut pid1| pid1.trial_deadline(u64::from(margin_s) * 1000));
+    if let Err(error) = asked {
+        log::warn!("move PID 1's deadline of the trial: {}", crate::failure::chain(&error));
+    }
+    log::info!("{} is on trial: it must be good within {} s after boot", updater.running(), health.within_s);
+    let mut gate = Gate::Waiting;
+    let mut last = Vec::new();
+    // Bounded: the gate gives a verdict at the latest settle_s after within_s.
+    loop {
+        let wrong = observe(health);
+        if wrong != last {
+            for line in &wrong {
+                log::info!("trial: {line}");
+            }
+            last.clone_from(&wrong);
+        }
+        let verdict;
+        (gate, verdict) = gate.step(health, host::since_boot_ms(), &wrong);
+        match verdict {
+            Verdict::Wait => std::thread::sleep(Duration::from_millis(OBSERVE_EVERY_MS)),
+            Verdict::Passed => return passed(updater),
+            Verdict::Failed(why) => return failed(updater, why),
+        }
+    }
+}
+
+fn observe(health: &Health) -> Vec<String> {
+    let services = control::Client::connect().and_then(|mut pid1| pid1.services());
+    let mut wrong = match services {
+        Ok(services) => gate::services_wrong(&services),
+        Err(error) => vec![format!("PID 1 not answering ({})", crate::failure::chain(&error))],
+    };
+    // The checks may take seconds each; they wait until the services are up.
+    if wrong.is_empty() {
+        wrong = probe::wrong(&health.checks);
+    }
+    wrong
+}
+
+fn passed(updater: &Updater) {
+    if let Err(error) = control::Client::connect().and_then(|mut pid1| pid1.trial_passed()) {
+        log::error!("tell PID 1 that the trial passed: {}", crate::failure::chain(&error));
+    }
+    for attempt in 1..=COMMIT_TRIES {
+        match updater.commit() {
+            Ok(()) => return log::info!("{} proved itself and stays", updater.running()),
+            Err(failure) => log::error!("commit {} (try {attempt}): {failure}", updater.running()),
+        }
+        std::thread::sleep(COMMIT_PAUSE);
+    }
+}
+
+fn failed(updater: &Updater, why: String) {
+    let version = updater.running();
+    let reason = format!("keel {version} failed its trial: {why}");
+    log::error!("{reason}; restarting");
+    let note = Reason::Gate(why).note(version);
+    if let Err(failure) = updater.state().change(|state| state.take_note(note)) {
+        log::error!("{failure}");
+    }
+    // PID 1's own deadline does the same should this fail.
+    if let Err(error) = control::Client::connect().and_then(|mut pid1| pid1.shutdown(Shutdown::Reboot, &reason)) {
+        log::error!("restart the machine: {}", crate::failure::chain(&error));
+    }
+}
