@@ -1,0 +1,122 @@
+//! The state partition grows to the end of the disk: table, then the kernel's idea of the partition, then the file
+//! system. Every step looks at what is there, so that one that was cut short is finished at the next boot.
+//!
+//! Power may fail at any moment. The backup table goes to the disk's new end first and is synced; until the primary
+//! one is written, the old table is in force, and the old backup is still whole. A torn primary is put right
+//! from the new backup.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use keel_spec::disk::STATE_LABEL;
+use keel_spec::gpt::{BACKUP_SECTORS, Damage, PRIMARY_SECTORS, SECTOR_BYTES, Table};
+
+use super::disk::Disk;
+use crate::sys;
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing was to do.
+    Unchanged,
+    /// The partition has this many bytes now.
+    Grown(u64),
+    /// One copy of the partition table was put right.
+    Repaired,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unchanged => f.write_str("the state partition already reaches the end of the disk"),
+            Self::Grown(bytes) => write!(f, "the state partition has grown to {} MiB", bytes >> 20),
+            Self::Repaired => f.write_str("a damaged copy of the partition table was put right"),
+        }
+    }
+}
+
+/// Grows the state partition of `disk` and the ext4 on it that is mounted at `mount`.
+pub fn grow(disk: &Disk, mount: &Path) -> anyhow::Result<Outcome> {
+    let device = disk.device();
+    let sectors = sysfs_number(&format!("/sys/class/block/{}/size", disk.name))?;
+    let logical = sysfs_number(&format!("/sys/class/block/{}/queue/logical_block_size", disk.name))?;
+    if logical != SECTOR_BYTES as u64 {
+        bail!("{} has sectors of {logical} bytes, only {SECTOR_BYTES} are supported", device.display());
+    }
+    let file = OpenOptions::new().read(true).write(true).open(&device);
+    let file = file.with_context(|| format!("cannot open {}", device.display()))?;
+    let (table, repaired) = grow_table(&file, sectors).with_context(|| format!("disk {}", device.display()))?;
+
+    let Some(state) = table.by_name(STATE_LABEL).filter(|state| state.number == disk.number) else {
+        bail!("partition {} is mounted at {}, but is not labelled {STATE_LABEL}", disk.number, mount.display());
+    };
+    let known = sysfs_number(&format!("/sys/class/block/{}/size", disk.partition))?;
+    if known < state.sectors() {
+        sys::resize_partition(file.as_fd(), state.number, state.offset_bytes(), state.size_bytes())
+            .with_context(|| format!("cannot tell the kernel the new size of {}", disk.partition))?;
+    }
+    let before = file_system(mount)?.f_blocks;
+    grow_file_system(mount, state.size_bytes())?;
+    match file_system(mount)?.f_blocks > before {
+        true => Ok(Outcome::Grown(state.size_bytes())),
+        false if repaired => Ok(Outcome::Repaired),
+        false => Ok(Outcome::Unchanged),
+    }
+}
+
+/// Brings both copies of the table on a disk of this many sectors up to date. Says whether that wrote anything.
+pub fn grow_table(disk: &File, sectors: u64) -> anyhow::Result<(Table, bool)> {
+    let read = |lba: u64, count: u64| {
+        let mut bytes = vec![0; count as usize * SECTOR_BYTES];
+        disk.read_exact_at(&mut bytes, lba * SECTOR_BYTES as u64).map(|()| bytes)
+    };
+    let primary = read(0, PRIMARY_SECTORS).context("cannot read the partition table")?;
+    let end = sectors.checked_sub(BACKUP_SECTORS).context("the disk is too small for a partition table")?;
+    let backup = read(end, BACKUP_SECTORS).context("cannot read the backup of the partition table")?;
+    let (old, damage) = Table::read(&primary, &backup)?;
+    let Some(new) = plan(&old, &damage, sectors)? else {
+        return Ok((old, false));
+    };
+    let write = |bytes: &[u8], lba: u64| {
+        disk.write_all_at(bytes, lba * SECTOR_BYTES as u64)?;
+        disk.sync_all()
+    };
+    write(&new.backup(), new.backup_lba()).context("cannot write the backup of the partition table")?;
+    write(&new.primary(), 0).context("cannot write the partition table")?;
+    Ok((new, true))
+}
+
+/// The table that should be on the disk; `None`: it is there already, in both copies.
+fn plan(old: &Table, damage: &Damage, sectors: u64) -> anyhow::Result<Option<Table>> {
+    let mut new = old.clone();
+    new.resize_disk(sectors)?;
+    new.grow_to_end(STATE_LABEL)?;
+    Ok((new != *old || *damage != Damage::None).then_some(new))
+}
+
+fn grow_file_system(mount: &Path, partition_bytes: u64) -> anyhow::Result<()> {
+    let block_bytes = u64::try_from(file_system(mount)?.f_bsize).unwrap_or(0);
+    let blocks = partition_bytes.checked_div(block_bytes).context("the file system has blocks of no bytes")?;
+    let folder = File::open(mount).with_context(|| format!("cannot open {}", mount.display()))?;
+    sys::resize_ext4(folder.as_fd(), blocks)
+        .with_context(|| format!("cannot grow the file system at {} to {blocks} blocks", mount.display()))
+}
+
+fn file_system(mount: &Path) -> anyhow::Result<rustix::fs::StatFs> {
+    rustix::fs::statfs(mount).with_context(|| format!("cannot look at the file system at {}", mount.display()))
+}
+
+fn sysfs_number(path: &str) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    text.trim().parse().with_context(|| format!("{path} holds no number"))
+}
+
+/// Sectors of a disk or of an image file.
+pub fn sectors_of(disk: &mut File) -> std::io::Result<u64> {
+    Ok(disk.seek(SeekFrom::End(0))? / SECTOR_BYTES as u64)
+}
