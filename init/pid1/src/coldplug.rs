@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
+use crate::clock;
 use crate::modules::{self, Modules};
 
 /// Loading a bus's driver shows what is on that bus; no machine nests deeper than this.
@@ -15,7 +16,9 @@ pub fn run() -> ExitCode {
     let modules = Modules::open();
     let mut tried = BTreeSet::new();
     for _ in 0..MAX_ROUNDS {
-        if round(&modules, &mut tried) == 0 {
+        let count = round(&modules, &mut tried);
+        eprintln!("info: loaded the modules of {count} kinds of devices, {} ms after boot", clock::boot_ms());
+        if count == 0 {
             break;
         }
     }

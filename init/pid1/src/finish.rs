@@ -22,6 +22,8 @@ const LIMIT_S: u32 = 60;
 /// How long what is left has after SIGTERM, and after SIGKILL.
 const TERM_WAIT: Duration = Duration::from_millis(500);
 const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How long a terminal has for the last line.
+const MESSAGE_WAIT: Duration = Duration::from_millis(50);
 /// Most mounts that are taken apart.
 const MAX_MOUNTS: usize = 4096;
 
@@ -42,6 +44,8 @@ pub fn finish(how: Shutdown, console: &mut Console, watchdog: Option<&Watchdog>)
         Shutdown::Poweroff => ("powering off", RebootCommand::PowerOff),
     };
     console.say(text);
+    // A serial line has to send this first; asking it whether it has could take for ever.
+    std::thread::sleep(MESSAGE_WAIT);
     let _ = reboot(command);
     // No power-off without firmware's help, for one; a halted machine is what comes nearest.
     let _ = reboot(RebootCommand::Halt);

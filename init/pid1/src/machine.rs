@@ -8,6 +8,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use keel_spec::cmdline::value;
 use keel_spec::control::{self, Exit, Reply, Request, Shutdown};
 use keel_spec::paths;
 use nix::sys::signal::{SigSet, Signal};
@@ -28,7 +29,7 @@ use crate::supervise::{Action, Event, Supervisor, step};
 use crate::tables::{Adoptions, FdStore};
 use crate::trial::Trial;
 use crate::watchdog::Watchdog;
-use crate::{clock, finish, requests};
+use crate::{clock, finish, requests, rotten};
 
 /// What an epoll event is about; the index of a client or service is in the lower half.
 const SIGNALS: u64 = 1 << 32;
@@ -172,6 +173,9 @@ impl Machine {
         if !self.was_up && self.supervisor.is_up() {
             self.was_up = true;
             self.console.stage("all required services are up");
+            // Once more, where the record of a later panic begins.
+            let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+            rotten::name_root(value(&cmdline, "roothash").unwrap_or("unknown"));
         }
     }
 

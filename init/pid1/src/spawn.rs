@@ -135,7 +135,10 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[..4], ["0", "1", "2", "3"]);
         assert_eq!(lines[4], lines[5], "leads its session");
-        assert!(text.contains("SigBlk:\t0000000000000000") && text.contains("SigIgn:\t0000000000000000"), "{text}");
+        assert!(text.contains("SigBlk:\t0000000000000000"), "{text}");
+        // Signals 32 and 33 are the C library's own; what an ancestor made of them can't be changed through it.
+        let ignored = lines.iter().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+        assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & !0x1_8000_0000, 0, "{text}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{clock, coldplug, mounts, rotten, stage2, switch_root, verity};
 /// Where the verified root is mounted until it becomes `/`.
 const NEW_ROOT: &str = "/sysroot";
 /// Modules without a device whose alias would ask for them.
-const MODULES: [&str; 6] = ["dm-mod", "dm-verity", "erofs", "efivarfs", "efi-pstore", "vfat"];
+const MODULES: [&str; 4] = ["dm-mod", "dm-verity", "erofs", "efi-pstore"];
 /// Longest wait for the disk.
 const DISK_WAIT_MS: u64 = 30_000;
 /// How long a message about a failure stays readable.
@@ -67,15 +67,19 @@ fn prepare(console: &mut Console) -> Result<Vec<String>, String> {
     restart_on_panic();
     let uevents = uevents().map_err(|error| format!("cannot listen for devices: {error}"))?;
     let modules = Modules::open();
+    let mut devices = Devices { modules, tried: BTreeSet::new(), watchdog: None, watchdog_s: parameters.watchdog_s };
+    // First of all, for the watchdog; while the disks are being looked at by the kernel, the rest.
+    devices.drive(console);
     for name in MODULES {
-        if let Err(error) = modules.load(name) {
-            console.say(&format!("cannot load kernel module {name}: {error}"));
+        match devices.modules.load(name) {
+            Ok(_) => {}
+            Err(error) => console.say(&format!("cannot load kernel module {name}: {error}")),
         }
     }
-    let mut devices = Devices { modules, tried: BTreeSet::new(), watchdog: None, watchdog_s: parameters.watchdog_s };
     let root = wait_for_root(&mut devices, &uevents, &parameters, console)?;
     console.stage("found the root's partitions");
-    rotten::leave_if_rotten(&parameters.root_hash, &root.disk, console);
+    rotten::name_root(&parameters.root_hash.to_string());
+    rotten::leave_if_rotten(&parameters.root_hash, &root.disk, &devices.modules, console);
     let device = verity::set_up(&root, parameters.root_blocks, &parameters.root_hash)
         .map_err(|error| format!("cannot set dm-verity up over {}: {error}", root.data.display()))?;
     fs::create_dir_all(NEW_ROOT).map_err(|error| format!("cannot create {NEW_ROOT}: {error}"))?;
