@@ -1,14 +1,23 @@
 //! The engine itself, its start and what it knows.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
 
-use bollard_stubs::models::{ContainerCreateBody, ContainerCreateResponse, ContainerInspectResponse, ContainerSummary};
+use keel_net::Net;
 use keel_spec::config::Settings;
+use keel_spec::paths;
 use keel_store::{ImageId, Store};
 
-use crate::{AttachOptions, Attachment, Cancel, Error, LogOptions, LogReader};
+use crate::cancel::Bells;
+use crate::container::Container;
+use crate::error::{Doing, Error};
+use crate::parent::{InitLink, Local, Pid1};
+use crate::schedule::Schedule;
+use crate::stdio::Stdio;
+use crate::{Cancel, recover, watch};
 
 /// What may differ between a host and a workstation.
 #[derive(Clone, Debug)]
@@ -23,23 +32,17 @@ pub struct Options {
     pub oci_init: Option<PathBuf>,
 }
 
-/// The lifecycles of all containers. All methods block and may be called from any thread.
-pub struct Engine {}
-
-/// What a caller of `wait` waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WaitCondition {
-    /// That it doesn't run (it may have ended before).
-    #[default]
-    NotRunning,
-    /// That its next run ends.
-    NextExit,
-    /// That it is removed.
-    Removed,
+impl Default for Options {
+    /// As on a host.
+    fn default() -> Self {
+        Self {
+            cgroups: Some(paths::CGROUP_CONTAINERS.into()),
+            network: true,
+            control: Some(paths::CONTROL_SOCKET.into()),
+            oci_init: None,
+        }
+    }
 }
-
-/// A registered wait: what happens after it was made isn't missed.
-pub struct Waiter {}
 
 /// How many containers there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,85 +57,176 @@ pub struct Counts {
     pub stopped: usize,
 }
 
-#[allow(missing_docs, unused_variables)]
+/// The lifecycles of all containers. All methods block and may be called from any thread.
+pub struct Engine {
+    pub(crate) root: PathBuf,
+    pub(crate) host_name: String,
+    pub(crate) boot_id: String,
+    pub(crate) options: Options,
+    pub(crate) store: Arc<Store>,
+    pub(crate) net: Option<Net>,
+    pub(crate) link: Arc<dyn InitLink>,
+    pub(crate) stdio: Stdio,
+    pub(crate) schedule: Schedule,
+    pub(crate) shutting_down: AtomicBool,
+    /// Rung when a shutdown is complete.
+    pub(crate) down: (Mutex<bool>, Bells),
+    table: Mutex<BTreeMap<String, Arc<Container>>>,
+}
+
 impl Engine {
+    /// Opens the engine on a host: takes over the containers that run, and has those started that should run.
+    /// Doesn't wait for the latter.
     pub fn open(state: &Path, settings: &Settings, store: Arc<Store>) -> Result<Arc<Self>, Error> {
-        todo()
+        Self::open_with(state, settings, store, Options::default())
     }
+
+    /// The same with other options.
     pub fn open_with(
         state: &Path,
         settings: &Settings,
         store: Arc<Store>,
         options: Options,
     ) -> Result<Arc<Self>, Error> {
-        todo()
+        let link: Arc<dyn InitLink> = match &options.control {
+            Some(path) => Arc::new(Pid1::connect(path)?),
+            None => Arc::new(Local::default()),
+        };
+        Self::open_linked(state, settings, store, options, link)
     }
-    pub fn create(&self, name: Option<&str>, body: ContainerCreateBody) -> Result<ContainerCreateResponse, Error> {
-        todo()
+
+    /// The same with a given parent of the containers.
+    pub(crate) fn open_linked(
+        state: &Path,
+        settings: &Settings,
+        store: Arc<Store>,
+        options: Options,
+        link: Arc<dyn InitLink>,
+    ) -> Result<Arc<Self>, Error> {
+        for folder in ["containers", "volumes", "network"] {
+            let path = state.join(folder);
+            fs::create_dir_all(&path).doing(|| format!("making {}", path.display()))?;
+        }
+        let net = match options.network {
+            true => Some(Net::open(&state.join("network")).doing(|| "setting up the containers' network")?),
+            false => None,
+        };
+        let engine = Arc::new(Self {
+            root: state.into(),
+            host_name: settings.hostname.clone(),
+            boot_id: boot_id().doing(|| "reading the kernel's boot ID")?,
+            options,
+            store,
+            net,
+            link,
+            stdio: Stdio::start().doing(|| "starting the thread that reads containers' output")?,
+            schedule: Schedule::default(),
+            shutting_down: AtomicBool::new(false),
+            down: (Mutex::new(false), Bells::default()),
+            table: Mutex::default(),
+        });
+        // Listening begins before the list is asked for, so that no exit falls between them.
+        let events = engine.link.subscribe()?;
+        recover::recover(&engine)?;
+        watch::start(&engine, events).doing(|| "starting the threads that watch containers")?;
+        Ok(engine)
     }
-    pub fn start(&self, wanted: &str) -> Result<(), Error> {
-        todo()
-    }
-    pub fn stop(&self, wanted: &str, signal: Option<&str>, timeout_s: Option<i64>) -> Result<(), Error> {
-        todo()
-    }
-    pub fn kill(&self, wanted: &str, signal: Option<&str>) -> Result<(), Error> {
-        todo()
-    }
-    pub fn restart(&self, wanted: &str, signal: Option<&str>, timeout_s: Option<i64>) -> Result<(), Error> {
-        todo()
-    }
-    pub fn remove(&self, wanted: &str, force: bool, volumes: bool) -> Result<(), Error> {
-        todo()
-    }
-    pub fn rename(&self, wanted: &str, name: &str) -> Result<(), Error> {
-        todo()
-    }
-    pub fn wait(&self, wanted: &str, condition: WaitCondition, cancel: &Cancel) -> Result<i64, Error> {
-        todo()
-    }
-    pub fn waiter(&self, wanted: &str, condition: WaitCondition) -> Result<Waiter, Error> {
-        todo()
-    }
-    pub fn list(
-        &self,
-        all: bool,
-        limit: Option<usize>,
-        filters: &HashMap<String, Vec<String>>,
-    ) -> Result<Vec<ContainerSummary>, Error> {
-        todo()
-    }
-    pub fn inspect(&self, wanted: &str) -> Result<ContainerInspectResponse, Error> {
-        todo()
-    }
-    pub fn logs(&self, wanted: &str, options: &LogOptions) -> Result<LogReader, Error> {
-        todo()
-    }
-    pub fn attach(&self, wanted: &str, options: &AttachOptions) -> Result<Attachment, Error> {
-        todo()
-    }
-    pub fn resolve(&self, wanted: &str) -> Result<String, Error> {
-        todo()
-    }
-    pub fn counts(&self) -> Counts {
-        Counts::default()
-    }
+
+    /// The images.
     pub fn store(&self) -> &Store {
-        unimplemented!()
+        &self.store
     }
+
+    /// The full ID of the container that `wanted` names: an ID, a name, or the beginning of an ID.
+    pub fn resolve(&self, wanted: &str) -> Result<String, Error> {
+        Ok(self.find(wanted)?.id.clone())
+    }
+
+    /// How many containers there are.
+    pub fn counts(&self) -> Counts {
+        let all = self.all();
+        let running = all.iter().filter(|container| container.state().is_running()).count();
+        Counts { all: all.len(), running, paused: 0, stopped: all.len() - running }
+    }
+
+    /// Whether a container, running or not, was made from this image.
     pub fn image_in_use(&self, image: &ImageId) -> bool {
-        false
+        let image = image.to_string();
+        self.all().iter().any(|container| container.config().image_id == image)
     }
-    pub fn shutdown(&self) {}
+
+    /// Blocks until PID 1 has announced the host's shutdown and all containers are stopped; the process may end then.
+    /// `Err`: cancelled before.
+    pub fn wait_for_shutdown(&self, cancel: &Cancel) -> Result<(), Error> {
+        self.down.1.add(cancel);
+        loop {
+            let rings = cancel.rings();
+            if *self.down.0.lock().unwrap_or_else(PoisonError::into_inner) {
+                return Ok(());
+            }
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            cancel.wait(rings, None);
+        }
+    }
+
+    pub(crate) fn find(&self, wanted: &str) -> Result<Arc<Container>, Error> {
+        let table = self.table();
+        if let Some(container) = table.get(wanted) {
+            return Ok(container.clone());
+        }
+        let name = wanted.strip_prefix('/').unwrap_or(wanted);
+        if let Some(container) = table.values().find(|container| container.config().name == name) {
+            return Ok(container.clone());
+        }
+        let mut matches = table.range(wanted.to_owned()..).take_while(|(id, _)| id.starts_with(wanted));
+        match (matches.next(), matches.next()) {
+            _ if wanted.is_empty() => Err(Error::no_container(wanted)),
+            (Some((_, container)), None) => Ok(container.clone()),
+            (Some(_), Some(_)) => {
+                Err(Error::BadParameter(format!("multiple IDs found with provided prefix: {wanted}")))
+            }
+            (None, _) => Err(Error::no_container(wanted)),
+        }
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Container>> {
+        self.table().get(id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Container>> {
+        self.table().values().cloned().collect()
+    }
+
+    pub(crate) fn table(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Container>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Relaxed)
+    }
+
+    /// The container's cgroup.
+    pub(crate) fn cgroup(&self, id: &str) -> Option<PathBuf> {
+        self.options.cgroups.as_ref().map(|folder| folder.join(id))
+    }
+
+    pub(crate) fn containers_folder(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    pub(crate) fn volumes_folder(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
 }
 
-impl Waiter {
-    /// Waits; the exit code of the last run.
-    pub fn wait(self, cancel: &Cancel) -> Result<i64, Error> {
-        todo()
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.schedule.stop();
     }
 }
 
-fn todo<T>() -> Result<T, Error> {
-    Err(Error::internal("this call", "isn't made yet"))
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().into())
 }

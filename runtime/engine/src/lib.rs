@@ -1,21 +1,53 @@
 //! The lifecycles of containers: create, start, stop, restart policies, logs, and recovery after a restart.
 //! Blocking and thread-safe; the API process calls it from its worker threads.
 //!
-//! - [`engine`]: the [`Engine`] itself, its start and what it knows
-//! - [`error`]: why a request failed
-//! - [`cancel`]: how a caller leaves a blocking call
-//! - [`output`]: what readers of logs and attached clients get
+//! - [`Engine`] (`engine`): its start and what it knows; its verbs are in `create`, `start`, `stop`, `wait`, `remove`,
+//!   `attach`, `list`, `inspect`
+//! - `recover`: what it does after a restart of this program or of the host
+//! - `watch`: the threads that take note of exits and do what is scheduled; `exit`, `schedule`: what they do
+//! - `restart`: restart policies, pure
+//! - `plan`: from a request to an OCI configuration, pure
+//! - `parent`: PID 1, or this process itself, as the containers' parent
+//! - `container`, `disk`, `durable`: a container in memory and on disk
+//! - `stdio`, `stdin`, `log`: its streams
+//! - `cancel`, `output`, `error`: what callers hold
+//! - `show`: its state in Docker's words
+//! - `clock`, `files`, `id`, `signal`: small things
 #![forbid(unsafe_code)]
 
-pub mod cancel;
+mod attach;
+mod cancel;
 mod clock;
-pub mod engine;
-pub mod error;
+mod container;
+mod create;
+mod disk;
+mod durable;
+mod engine;
+mod error;
+mod exit;
+mod files;
+mod id;
+mod inspect;
+mod list;
 mod log;
-pub mod output;
+mod output;
+mod parent;
+mod plan;
+mod recover;
+mod remove;
+mod restart;
+mod schedule;
+mod show;
+mod signal;
+mod start;
 mod stdin;
+mod stdio;
+mod stop;
+mod wait;
+mod watch;
 
 pub use cancel::Cancel;
-pub use engine::{Counts, Engine, Options, WaitCondition, Waiter};
+pub use engine::{Counts, Engine, Options};
 pub use error::Error;
 pub use output::{AttachOptions, Attachment, Frame, LogOptions, LogReader, StdinWriter, Stream};
+pub use wait::{WaitCondition, Waiter};

@@ -1,0 +1,27 @@
+//! From what a client asked for to what `keel_oci` is told, as data. `create` runs all of it to find what is wrong
+//! before anything exists; `start` runs it again with the paths and the user that it has found by then.
+//!
+//! - [`refuse`]: options that aren't done yet; none is ever passed over silently
+//! - [`merge`]: the image's settings below the client's
+//! - [`process`]: words, environment, capabilities, limits of the process
+//! - [`users`]: users and groups from the image's own `/etc/passwd` and `/etc/group`
+//! - [`mounts`]: binds, volumes, tmpfs
+//! - [`ports`]: network mode and published ports
+//! - [`resources`]: cgroup limits
+//! - [`security`]: namespaces, privileges, filters
+//! - [`spec`]: all of it as one OCI configuration
+
+pub mod merge;
+pub mod mounts;
+pub mod ports;
+pub mod process;
+pub mod refuse;
+pub mod resources;
+pub mod security;
+pub mod spec;
+pub mod users;
+
+/// A wrong request.
+pub(crate) fn bad<T>(message: impl Into<String>) -> Result<T, crate::Error> {
+    Err(crate::Error::BadParameter(message.into()))
+}

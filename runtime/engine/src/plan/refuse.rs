@@ -1,0 +1,134 @@
+//! Options that aren't done yet. Clients send most of them with values that mean "not asked for".
+
+use bollard_stubs::models::{ContainerCreateBody, HealthConfig, HostConfig};
+
+use super::bad;
+use crate::error::Error;
+
+/// Refuses the first option that can't be honoured.
+pub fn check(body: &ContainerCreateBody) -> Result<(), Error> {
+    if body.tty == Some(true) {
+        return bad("terminal (-t) isn't supported yet");
+    }
+    if wants_health_check(body.healthcheck.as_ref()) {
+        return bad("health checks aren't supported yet: leave them out, or use --no-healthcheck");
+    }
+    let endpoints = body.networking_config.as_ref().and_then(|config| config.endpoints_config.as_ref());
+    for (name, endpoint) in endpoints.into_iter().flatten() {
+        if !matches!(name.as_str(), "default" | "bridge" | "host" | "none") {
+            return bad(format!("network {name}: networks of one's own aren't supported yet"));
+        }
+        let fixed = endpoint.ipam_config.as_ref().is_some_and(|ipam| {
+            [&ipam.ipv4_address, &ipam.ipv6_address].iter().any(|a| a.as_ref().is_some_and(|a| !a.is_empty()))
+        });
+        if fixed || filled(endpoint.mac_address.as_ref()) {
+            return bad("a fixed address (--ip, --mac-address) isn't supported yet");
+        }
+        if some(endpoint.links.as_ref()) {
+            return bad("--link isn't supported");
+        }
+    }
+    body.host_config.as_ref().map_or(Ok(()), check_host_config)
+}
+
+/// Whether a health check is asked for: `NONE` and an empty test aren't.
+pub fn wants_health_check(check: Option<&HealthConfig>) -> bool {
+    let test = check.and_then(|check| check.test.as_ref()).and_then(|test| test.first());
+    test.is_some_and(|first| first != "NONE")
+}
+
+fn check_host_config(host: &HostConfig) -> Result<(), Error> {
+    let refused: [(&str, bool); 33] = [
+        ("--cgroup-parent", filled(host.cgroup_parent.as_ref())),
+        ("--blkio-weight-device", some(host.blkio_weight_device.as_ref())),
+        ("--device-read-bps", some(host.blkio_device_read_bps.as_ref())),
+        ("--device-write-bps", some(host.blkio_device_write_bps.as_ref())),
+        ("--device-read-iops", some(host.blkio_device_read_iops.as_ref())),
+        ("--device-write-iops", some(host.blkio_device_write_iops.as_ref())),
+        ("--cpu-rt-period", set(host.cpu_realtime_period)),
+        ("--cpu-rt-runtime", set(host.cpu_realtime_runtime)),
+        ("--device", some(host.devices.as_ref())),
+        ("--device-cgroup-rule", some(host.device_cgroup_rules.as_ref())),
+        ("--gpus", some(host.device_requests.as_ref())),
+        ("--memory-swappiness", host.memory_swappiness.is_some_and(|value| value > 0)),
+        ("--oom-kill-disable", host.oom_kill_disable == Some(true)),
+        ("--init", host.init == Some(true)),
+        ("CpuCount", set(host.cpu_count)),
+        ("CpuPercent", set(host.cpu_percent)),
+        ("IOMaximumIOps", set(host.io_maximum_iops)),
+        ("IOMaximumBandwidth", set(host.io_maximum_bandwidth)),
+        ("--volumes-from", some(host.volumes_from.as_ref())),
+        ("Cgroup", filled(host.cgroup.as_ref())),
+        ("--link", some(host.links.as_ref())),
+        ("--storage-opt", host.storage_opt.as_ref().is_some_and(|options| !options.is_empty())),
+        ("--runtime", filled(host.runtime.as_ref())),
+        ("--uts (other than host)", other(host.uts_mode.as_ref(), &["host"])),
+        ("--userns (other than host)", other(host.userns_mode.as_ref(), &["host"])),
+        ("--pid (other than host)", other(host.pid_mode.as_ref(), &["host", "private"])),
+        ("--ipc (other than host, private)", other(host.ipc_mode.as_ref(), &["host", "private", "shareable"])),
+        ("--volume-driver", other(host.volume_driver.as_ref(), &["local"])),
+        ("--isolation", host.isolation.as_ref().is_some_and(|i| !matches!(i.to_string().as_str(), "" | "default"))),
+        ("--log-driver (other than json-file)", {
+            let kind = host.log_config.as_ref().and_then(|config| config.typ.as_ref());
+            other(kind, &["json-file", "local"])
+        }),
+        ("--log-opt", {
+            let options = host.log_config.as_ref().and_then(|config| config.config.as_ref());
+            options.is_some_and(|options| !options.is_empty())
+        }),
+        ("--oom-score-adj below 0", host.oom_score_adj.is_some_and(|value| value < 0)),
+        ("--dns-opt with line breaks", {
+            let all = host.dns_options.iter().chain(&host.dns_search).chain(&host.extra_hosts).chain(&host.dns);
+            all.flatten().any(|text| text.contains(['\n', '\r', '\0']))
+        }),
+    ];
+    match refused.iter().find(|(_, asked)| *asked) {
+        Some((option, _)) => bad(format!("{option} isn't supported yet")),
+        None => Ok(()),
+    }
+}
+
+fn some<T>(list: Option<&Vec<T>>) -> bool {
+    list.is_some_and(|list| !list.is_empty())
+}
+
+fn filled(text: Option<&String>) -> bool {
+    text.is_some_and(|text| !text.is_empty())
+}
+
+fn set(number: Option<i64>) -> bool {
+    number.is_some_and(|number| number != 0)
+}
+
+fn other(text: Option<&String>, known: &[&str]) -> bool {
+    text.is_some_and(|text| !text.is_empty() && !known.contains(&text.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_docker_client_sends_by_default_is_accepted() {
+        let body = r#"{"Tty":false,"HostConfig":{"LogConfig":{"Type":"","Config":{}},"ConsoleSize":[0,0],
+            "VolumeDriver":"","MemorySwappiness":-1,"UTSMode":"","Devices":[],"DeviceRequests":null,"Links":null,
+            "CgroupParent":"","Isolation":"","OomScoreAdj":0,"BlkioWeightDevice":[]},
+            "NetworkingConfig":{"EndpointsConfig":{"default":{"IPAMConfig":null,"Links":null,"MacAddress":""}}}}"#;
+        check(&serde_json::from_str(body).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_name() {
+        for (body, word) in [
+            (r#"{"Tty":true}"#, "-t"),
+            (r#"{"HostConfig":{"Init":true}}"#, "--init"),
+            (r#"{"HostConfig":{"PidMode":"container:x"}}"#, "--pid"),
+            (r#"{"HostConfig":{"LogConfig":{"Type":"syslog"}}}"#, "--log-driver"),
+            (r#"{"Healthcheck":{"Test":["CMD","true"]}}"#, "health"),
+            (r#"{"NetworkingConfig":{"EndpointsConfig":{"mine":{}}}}"#, "mine"),
+        ] {
+            let error = check(&serde_json::from_str(body).unwrap()).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+}

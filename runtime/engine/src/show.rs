@@ -1,0 +1,164 @@
+//! How a container's state is put into Docker's words and types, for lists and inspections alike.
+
+use std::collections::HashMap;
+
+use bollard_stubs::models::{EndpointSettings, MountPoint, MountType, PortBinding, PortMap};
+use keel_net::Endpoint;
+
+use crate::container::Container;
+use crate::disk::{Config, Phase, State};
+use crate::plan::mounts::{self, Source};
+use crate::plan::ports::{self, Mode};
+
+/// `Up 5 minutes`, `Exited (0) 3 hours ago`.
+pub fn status(state: &State, now_ms: u64) -> String {
+    let since = |ms: Option<u64>| human(now_ms.saturating_sub(ms.unwrap_or(now_ms)) / 1000);
+    match state.phase {
+        Phase::Created | Phase::Starting => "Created".into(),
+        Phase::Running => format!("Up {}", since(state.started_unix_ms)),
+        Phase::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_unix_ms)),
+        Phase::Removing => "Removal In Progress".into(),
+        Phase::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_unix_ms)),
+    }
+}
+
+/// A duration in Docker's words (`units.HumanDuration`).
+fn human(seconds: u64) -> String {
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match () {
+        () if seconds < 1 => "Less than a second".into(),
+        () if seconds == 1 => "1 second".into(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".into(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".into(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// The state's name in the API.
+pub fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Created | Phase::Starting => "created",
+        Phase::Running => "running",
+        Phase::Restarting => "restarting",
+        Phase::Removing => "removing",
+        Phase::Exited => "exited",
+    }
+}
+
+/// The network mode's name, which is also the network's.
+pub fn network_name(config: &Config) -> &'static str {
+    match ports::mode(&config.body) {
+        Ok(Mode::Host) => "host",
+        Ok(Mode::None) => "none",
+        Ok(Mode::Bridge) | Err(_) => "bridge",
+    }
+}
+
+/// The networks it is in.
+pub fn networks(config: &Config, state: &State) -> HashMap<String, EndpointSettings> {
+    let name = network_name(config);
+    let mut settings = EndpointSettings {
+        network_id: Some(name.into()),
+        endpoint_id: Some(String::new()),
+        gateway: Some(String::new()),
+        ip_address: Some(String::new()),
+        ip_prefix_len: Some(0),
+        mac_address: Some(String::new()),
+        ..Default::default()
+    };
+    if let Some(endpoint) = &state.endpoint {
+        settings.endpoint_id = Some(config.id.clone());
+        settings.gateway = Some(endpoint.gateway.to_string());
+        settings.ip_address = Some(endpoint.ip.to_string());
+        settings.ip_prefix_len = Some(endpoint.prefix.into());
+        settings.mac_address = Some(mac(endpoint));
+    }
+    HashMap::from([(name.into(), settings)])
+}
+
+fn mac(endpoint: &Endpoint) -> String {
+    endpoint.mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Exposed and published ports.
+pub fn port_map(config: &Config, state: &State) -> PortMap {
+    let mut map = PortMap::new();
+    if !state.is_running() {
+        return map;
+    }
+    for name in config.body.exposed_ports.iter().flatten() {
+        if let Ok((proto, number)) = ports::port(name) {
+            map.insert(format!("{number}/{proto}"), None);
+        }
+    }
+    for port in state.endpoint.iter().flat_map(|endpoint| &endpoint.ports) {
+        let binding = PortBinding {
+            host_ip: Some(port.host_ip.map_or("0.0.0.0".into(), |ip| ip.to_string())),
+            host_port: Some(port.host_port.to_string()),
+        };
+        let name = format!("{}/{}", port.container_port, port.proto);
+        map.entry(name).or_default().get_or_insert_default().push(binding);
+    }
+    map
+}
+
+/// What is mounted where.
+pub fn mount_points(container: &Container, volumes: &std::path::Path) -> Vec<MountPoint> {
+    let planned = mounts::planned(&container.config().body).unwrap_or_default();
+    let point = |mount: mounts::Planned| {
+        let (kind, name, source) = match mount.source {
+            Source::Host { path, .. } => (MountType::BIND, None, path),
+            Source::Volume(name) => {
+                let folder = mounts::volume_folder(volumes, &name).to_string_lossy().into_owned();
+                (MountType::VOLUME, Some(name), folder)
+            }
+            Source::Anonymous => (MountType::VOLUME, None, String::new()),
+            Source::Tmpfs(_) => (MountType::TMPFS, None, String::new()),
+        };
+        MountPoint {
+            typ: Some(kind.to_string()),
+            driver: (kind == MountType::VOLUME).then(|| "local".into()),
+            name,
+            source: Some(source),
+            destination: Some(mount.target),
+            mode: Some(if mount.read_only { "ro".into() } else { String::new() }),
+            rw: Some(!mount.read_only),
+            propagation: Some(if kind == MountType::BIND { "rprivate".into() } else { String::new() }),
+        }
+    };
+    planned.into_iter().map(point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_dockers() {
+        let cases = [
+            (0, "Less than a second"),
+            (5, "5 seconds"),
+            (60, "About a minute"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (86_400 * 3, "3 days"),
+            (86_400 * 20, "2 weeks"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(human(seconds), text);
+        }
+    }
+
+    #[test]
+    fn status_names_exit_code_and_age() {
+        let state = State { phase: Phase::Exited, exit_code: 3, finished_unix_ms: Some(1000), ..State::default() };
+        assert_eq!(status(&state, 6000), "Exited (3) 5 seconds ago");
+    }
+}

@@ -1,0 +1,353 @@
+//! Starting a container.
+//!
+//! The order makes a crash of this program harmless at every instant. `Starting` is on disk before anything is made;
+//! what recovery finds in that phase is killed and cleared away. Until PID 1 has adopted the process it waits for us,
+//! and ends when our end of its pipe closes. `Running` is on disk before the process is released; should we crash in
+//! between, it ends by itself and is recorded as a run that failed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keel_net::Endpoint;
+use keel_oci::Created;
+use keel_store::IdMap;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::clock;
+use crate::container::{Container, stdin_name};
+use crate::create::{from_store, image_id};
+use crate::disk::{Config, Phase};
+use crate::engine::Engine;
+use crate::error::{Doing, Error};
+use crate::files;
+use crate::output::Stream;
+use crate::plan::mounts::{self, Source};
+use crate::plan::spec::{self, IDS, Surroundings};
+use crate::plan::{ports, users};
+use crate::restart::{self, Ended, Next, Policy};
+use crate::schedule::Job;
+
+/// Our ends of a container's pipes.
+struct Ours {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// The container's ends.
+struct Theirs {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Engine {
+    /// Starts a container; [`Error::NotModified`] if it runs.
+    pub fn start(&self, wanted: &str) -> Result<(), Error> {
+        let container = self.find(wanted)?;
+        let _gate = container.enter();
+        container.live().backoff = restart::Backoff::default();
+        self.start_held(&container, 0)
+    }
+
+    /// Starts it if it still waits for its restart.
+    pub(crate) fn start_by_policy(&self, id: &str) {
+        let Some(container) = self.get(id) else { return };
+        let _gate = container.enter();
+        if container.state().phase != Phase::Restarting || self.is_shutting_down() {
+            return;
+        }
+        let count = container.live().backoff.count;
+        if let Err(error) = self.start_held(&container, count) {
+            ::log::error!("container {id}: restart: {}", error.chain());
+            self.plan_restart(&container, container.state().exit_code, 0);
+        }
+    }
+
+    /// Starts it; the caller holds the gate.
+    fn start_held(&self, container: &Arc<Container>, restart_count: u32) -> Result<(), Error> {
+        if container.live().removed || container.state().phase == Phase::Removing {
+            return Err(Error::no_container(&container.id));
+        }
+        if container.state().is_running() {
+            return Err(Error::NotModified(format!("container {}", container.id)));
+        }
+        if self.is_shutting_down() {
+            return Err(Error::Conflict("the host is shutting down".into()));
+        }
+        let before = container.state().phase;
+        container.update(|state| {
+            state.phase = Phase::Starting;
+            state.boot_id.clone_from(&self.boot_id);
+            state.restart_count = restart_count;
+            state.user_stopped = false;
+            state.oom_killed = false;
+            state.error.clear();
+        })?;
+        container.log.begin_run();
+        let Err(failure) = self.launch(container) else { return Ok(()) };
+        self.clear_away(container);
+        container.log.end_run();
+        container.note(|state| {
+            state.phase = if before == Phase::Created { Phase::Created } else { Phase::Exited };
+            state.pid = None;
+            state.endpoint = None;
+            state.exit_code = failure.exit_code;
+            state.error = failure.error.chain();
+            state.finished_unix_ms = Some(clock::unix_ms());
+        });
+        Err(failure.error)
+    }
+
+    fn launch(&self, container: &Arc<Container>) -> Result<(), Failure> {
+        let config = container.config();
+        let mapping = config.uid_base.map(|host_base| IdMap { host_base, count: IDS });
+        let upper = container.folder.join("rootfs");
+        let rootfs = self.store.mount(&image_id(&config)?, &upper, mapping).map_err(from_store)?;
+        let groups = config.body.host_config.as_ref().and_then(|host| host.group_add.clone()).unwrap_or_default();
+        let user = config.body.user.as_deref().unwrap_or_default();
+        let read = |path| read_inside(rootfs.as_fd(), path);
+        let found = users::find(user, &groups, &read("etc/passwd")?, &read("etc/group")?)?;
+        let hostname = spec::hostname(&config, &self.host_name)?;
+        files::write(&container.folder, &config, &hostname, None)?;
+        self.make_sources(&config)?;
+        let volumes = self.volumes_folder();
+        let around = Surroundings { folder: &container.folder, volumes: &volumes, hostname: &hostname, found: &found };
+        let spec = spec::spec(&config, &around)?;
+        let (ours, theirs) = pipes(&config).doing(|| "making pipes")?;
+        let cgroup = self.cgroup(&container.id);
+        let created = keel_oci::create(keel_oci::Create {
+            id: &container.id,
+            spec: &spec,
+            rootfs: rootfs.as_fd(),
+            stdin: theirs.stdin,
+            stdout: theirs.stdout,
+            stderr: theirs.stderr,
+            cgroup: cgroup.as_deref(),
+            parent: self.link.parent(),
+            init: self.options.oci_init.as_deref(),
+        })?;
+        self.release(container, &config, &hostname, created, ours)
+    }
+
+    /// From a process that waits to one that runs.
+    fn release(
+        &self,
+        container: &Arc<Container>,
+        config: &Config,
+        hostname: &str,
+        created: Created,
+        ours: Ours,
+    ) -> Result<(), Failure> {
+        let id = container.id.as_str();
+        self.link.adopt(id, created.pid(), created.pidfd())?;
+        self.link.store_fds(id, &[ours.stdout.as_fd(), ours.stderr.as_fd()])?;
+        if let Some(stdin) = &ours.stdin {
+            self.link.store_fds(&stdin_name(id), &[stdin.as_fd()])?;
+        }
+        let endpoint = self.connect(id, config, hostname, &created)?;
+        files::write(&container.folder, config, hostname, endpoint.as_ref().map(|endpoint| endpoint.ip))?;
+        let pidfd = created.pidfd().try_clone_to_owned().doing(|| "copying a pidfd")?;
+        let pid = created.pid();
+        let started = clock::unix_ms();
+        container.update(|state| {
+            state.phase = Phase::Running;
+            state.pid = Some(pid);
+            state.endpoint = endpoint;
+            state.exit_code = 0;
+            state.started_unix_ms = Some(started);
+        })?;
+        container.live().pidfd = Some(Arc::new(pidfd));
+        self.connect_output(container, ours.stdin, ours.stdout, ours.stderr)?;
+        created.start()?;
+        ::log::info!("container {id} ({}) runs as process {pid}", config.name);
+        Ok(())
+    }
+
+    /// Has the outputs read and the input ready.
+    pub(crate) fn connect_output(
+        &self,
+        container: &Arc<Container>,
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    ) -> Result<(), Error> {
+        let add = |stream, pipe| self.stdio.add(&container.id, stream, pipe, container.log.clone());
+        add(Stream::Stdout, stdout).doing(|| "watching standard output")?;
+        add(Stream::Stderr, stderr).doing(|| "watching standard error")?;
+        match stdin {
+            Some(pipe) => {
+                rustix::io::ioctl_fionbio(&pipe, true).doing(|| "setting up standard input")?;
+                container.stdin.open(pipe);
+            }
+            None => container.stdin.end(),
+        }
+        Ok(())
+    }
+
+    fn connect(
+        &self,
+        id: &str,
+        config: &Config,
+        hostname: &str,
+        created: &Created,
+    ) -> Result<Option<Endpoint>, Failure> {
+        if ports::mode(&config.body)? != ports::Mode::Bridge {
+            return Ok(None);
+        }
+        let net = self.net.as_ref().ok_or_else(|| Error::BadParameter("this engine has no network".into()))?;
+        let namespace = created.net_ns()?;
+        let published = ports::published(&config.body)?;
+        let endpoint = net
+            .attach(id, namespace.as_fd(), hostname, &published)
+            .doing(|| format!("driver failed programming external connectivity on endpoint {}", config.name))?;
+        Ok(Some(endpoint))
+    }
+
+    /// Makes what is to be mounted and isn't there: volumes, and folders of the host that `-v` asks for.
+    fn make_sources(&self, config: &Config) -> Result<(), Error> {
+        for mount in mounts::planned(&config.body)? {
+            let path = match &mount.source {
+                Source::Host { path, create: true } => path.into(),
+                Source::Volume(name) => mounts::volume_folder(&self.volumes_folder(), name),
+                Source::Host { path, create: false } if !Path::new(path).exists() => {
+                    return Err(Error::BadParameter(format!(
+                        "invalid mount config for type \"bind\": bind source path does not exist: {path}"
+                    )));
+                }
+                _ => continue,
+            };
+            if !path.exists() {
+                fs::create_dir_all(&path).doing(|| format!("making {} for a mount", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes whatever a start had done; goes on after a failure.
+    pub(crate) fn clear_away(&self, container: &Arc<Container>) {
+        let id = container.id.as_str();
+        let report = |what: &str, result: Result<(), Error>| {
+            if let Err(error) = result {
+                ::log::error!("container {id}: {what}: {}", error.chain());
+            }
+        };
+        let pidfd = container.live().pidfd.take();
+        if let Some(pidfd) = pidfd {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        }
+        if let Some(cgroup) = self.cgroup(id) {
+            report("killing what is left", keel_oci::cgroup::kill_all(&cgroup).doing(|| "killing its processes"));
+            report("removing its cgroup", keel_oci::cgroup::remove(&cgroup).doing(|| "removing its cgroup"));
+        }
+        self.stdio.drain(id);
+        container.stdin.reset();
+        if let Some(net) = &self.net {
+            report("taking it off the network", net.detach(id).doing(|| "detaching it"));
+        }
+        report("forgetting its process", self.link.forget(id));
+        report("closing its pipes", self.link.drop_fds(id));
+        report("closing its input", self.link.drop_fds(&stdin_name(id)));
+    }
+
+    /// Asks the restart policy what comes after a run that ended; the caller holds the gate. Whether it starts again.
+    pub(crate) fn plan_restart(&self, container: &Arc<Container>, exit_code: i32, ran_ms: u64) -> bool {
+        let config = container.config();
+        let asked = config.body.host_config.as_ref().and_then(|host| host.restart_policy.as_ref());
+        let policy = Policy::new(asked).unwrap_or(Policy::No);
+        let user_stopped = container.state().user_stopped;
+        let ended = Ended { exit_code, ran_ms, user_stopped, shutting_down: self.is_shutting_down() };
+        let (backoff, next) = restart::step(policy, container.live().backoff, ended);
+        container.live().backoff = backoff;
+        let Next::StartAfter(pause_ms) = next else { return false };
+        container.note(|state| state.phase = Phase::Restarting);
+        let due = Instant::now() + Duration::from_millis(pause_ms);
+        self.schedule.add(due, Job::Start(container.id.clone()));
+        true
+    }
+}
+
+/// Why a start failed, and the exit code that Docker's clients expect then.
+struct Failure {
+    error: Error,
+    exit_code: i32,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, exit_code: 128 }
+    }
+}
+
+impl From<keel_oci::Error> for Failure {
+    fn from(error: keel_oci::Error) -> Self {
+        let exit_code = match () {
+            () if error.is_program_missing() => 127,
+            () if error.is_program_refused() => 126,
+            () => 128,
+        };
+        let error = match error {
+            // The client asked for what isn't there: its fault, and the whole reason in one line.
+            keel_oci::Error::Exec { .. } => {
+                let error = Error::internal("", error).chain();
+                Error::BadParameter(format!("failed to create task for container{error}"))
+            }
+            error => Error::internal("starting the container", error),
+        };
+        Self { error, exit_code }
+    }
+}
+
+/// Reads a file of the container's root as if that were `/`, so that no link leads out of it. Absent: empty.
+fn read_inside(rootfs: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>, Error> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut bytes = Vec::new();
+    match openat2(rootfs, path, flags, Mode::empty(), resolve) {
+        Ok(file) => {
+            let file = File::from(file);
+            if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                let mut bounded = file.take(users::MAX_FILE_BYTES);
+                bounded.read_to_end(&mut bytes).doing(|| format!("reading the image's /{path}"))?;
+            }
+        }
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
+        Err(error) => return Err(Error::internal(format!("opening the image's /{path}"), error)),
+    }
+    Ok(bytes)
+}
+
+fn pipes(config: &Config) -> std::io::Result<(Ours, Theirs)> {
+    let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (their_stdin, stdin) = match config.body.open_stdin {
+        Some(true) => {
+            let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+            (theirs, Some(ours))
+        }
+        _ => (File::open("/dev/null")?.into(), None),
+    };
+    let mut ends = vec![&their_stdin, &their_stdout, &their_stderr];
+    if let Some(base) = config.uid_base {
+        // A container's user may open /proc/self/fd/1 anew, which asks who owns the pipe.
+        ends.retain(|end| rustix::fs::fstat(end).is_ok_and(|stat| stat.st_mode & 0o170_000 == 0o010_000));
+        for end in ends {
+            let owner = rustix::fs::Uid::from_raw(base);
+            rustix::fs::fchown(end, Some(owner), Some(rustix::fs::Gid::from_raw(base)))?;
+            rustix::fs::fchmod(end, Mode::from_raw_mode(0o666))?;
+        }
+    }
+    Ok((Ours { stdin, stdout, stderr }, Theirs { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr }))
+}
+
+/// Writes a file in place: what is mounted inside a container must keep its inode.
+pub(crate) fn write_in_place(path: &Path, text: &str) -> std::io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
+}

@@ -1,0 +1,193 @@
+//! One thread that reads all containers' outputs into their logs. Nothing that a client does can hold it up: it only
+//! waits for pipes and only writes to files.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::io::Errno;
+
+use crate::clock;
+use crate::log::writer::Log;
+use crate::output::Stream;
+
+/// Bytes taken from a pipe at once (its usual capacity).
+const READ_BYTES: usize = 64 * 1024;
+/// Most bytes taken from a pipe after its container ended; a process that got away could write for ever.
+const MAX_DRAIN_BYTES: usize = 4 * 1024 * 1024;
+/// Longest wait for the thread to take the last output of a container that ended.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+const WAKE: u64 = 0;
+
+/// The thread's handle; dropped, the thread ends.
+pub struct Stdio {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    epoll: OwnedFd,
+    wake: OwnedFd,
+    commands: Mutex<Vec<Command>>,
+}
+
+enum Command {
+    Add { id: String, stream: Stream, pipe: OwnedFd, log: Arc<Log> },
+    Drain { id: String, done: Sender<()> },
+    Stop,
+}
+
+struct Source {
+    id: String,
+    stream: Stream,
+    pipe: OwnedFd,
+    log: Arc<Log>,
+}
+
+impl Stdio {
+    /// Starts the thread.
+    pub fn start() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let shared = Arc::new(Shared { epoll, wake, commands: Mutex::new(Vec::new()) });
+        let thread = Reader { shared: shared.clone(), sources: HashMap::new(), next: WAKE + 1, buffer: Vec::new() };
+        std::thread::Builder::new().name("stdio".into()).stack_size(128 * 1024).spawn(move || thread.run())?;
+        Ok(Self { shared })
+    }
+
+    /// Reads `pipe` into `log` from now on.
+    pub fn add(&self, id: &str, stream: Stream, pipe: OwnedFd, log: Arc<Log>) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&pipe, true)?;
+        self.send(Command::Add { id: id.into(), stream, pipe, log });
+        Ok(())
+    }
+
+    /// Reads what is left in the pipes of a container that has ended, and closes them.
+    pub fn drain(&self, id: &str) {
+        let (done, wait): (Sender<()>, Receiver<()>) = channel();
+        self.send(Command::Drain { id: id.into(), done });
+        if wait.recv_timeout(DRAIN_LIMIT).is_err() {
+            ::log::error!("container {id}: its last output could not be read in time");
+        }
+    }
+
+    fn send(&self, command: Command) {
+        self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        // It only fails when the counter is full, and then the thread is woken anyway.
+        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Stdio {
+    fn drop(&mut self) {
+        self.send(Command::Stop);
+    }
+}
+
+struct Reader {
+    shared: Arc<Shared>,
+    sources: HashMap<u64, Source>,
+    next: u64,
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            match epoll::wait(&self.shared.epoll, spare_capacity(&mut events), None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => {
+                    ::log::error!("waiting for the output of containers: {error}; it is not read any more");
+                    return;
+                }
+            }
+            for event in &events {
+                let token = event.data.u64();
+                if token == WAKE {
+                    let _ = rustix::io::read(&self.shared.wake, &mut [0_u8; 8]);
+                } else if !self.read_once(token) {
+                    self.close(token);
+                }
+            }
+            let commands = std::mem::take(&mut *self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner));
+            for command in commands {
+                match command {
+                    Command::Add { id, stream, pipe, log } => self.add(Source { id, stream, pipe, log }),
+                    Command::Drain { id, done } => {
+                        self.drain(&id);
+                        let _ = done.send(());
+                    }
+                    Command::Stop => return,
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, source: Source) {
+        let token = self.next;
+        self.next += 1;
+        let data = epoll::EventData::new_u64(token);
+        if let Err(error) = epoll::add(&self.shared.epoll, &source.pipe, data, epoll::EventFlags::IN) {
+            ::log::error!("container {}: its output cannot be watched: {error}", source.id);
+            return;
+        }
+        self.sources.insert(token, source);
+    }
+
+    /// Reads once; `false`: the pipe is at its end. One read a turn, so that nobody keeps the others waiting.
+    fn read_once(&mut self, token: u64) -> bool {
+        let Some(source) = self.sources.get(&token) else { return true };
+        matches!(take(source, &mut self.buffer), Taken::Some(_) | Taken::Nothing)
+    }
+
+    fn drain(&mut self, id: &str) {
+        let tokens: Vec<u64> = self.sources.iter().filter(|(_, s)| s.id == id).map(|(token, _)| *token).collect();
+        for token in tokens {
+            let Some(source) = self.sources.get(&token) else { continue };
+            let mut taken = 0;
+            while let Taken::Some(bytes) = take(source, &mut self.buffer) {
+                taken += bytes;
+                if taken > MAX_DRAIN_BYTES {
+                    break;
+                }
+            }
+            self.close(token);
+        }
+    }
+
+    fn close(&mut self, token: u64) {
+        if let Some(source) = self.sources.remove(&token) {
+            // PID 1 has a copy of the pipe, so closing ours would not take it out of epoll.
+            let _ = epoll::delete(&self.shared.epoll, source.pipe.as_fd());
+        }
+    }
+}
+
+enum Taken {
+    Some(usize),
+    Nothing,
+    End,
+}
+
+fn take(source: &Source, buffer: &mut Vec<u8>) -> Taken {
+    buffer.resize(READ_BYTES, 0);
+    match rustix::io::read(&source.pipe, buffer.as_mut_slice()) {
+        Ok(0) => Taken::End,
+        Ok(bytes) => {
+            source.log.append(source.stream, clock::unix_ns(), buffer.get(..bytes).unwrap_or_default());
+            Taken::Some(bytes)
+        }
+        Err(Errno::AGAIN | Errno::INTR) => Taken::Nothing,
+        Err(error) => {
+            ::log::error!("container {}: its output cannot be read: {error}", source.id);
+            Taken::End
+        }
+    }
+}
