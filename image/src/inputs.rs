@@ -165,8 +165,8 @@ fn obtain(folder: &Path, role: &str, locked: Option<&Locked>) -> Result<Locked, 
             return Err(InputsError::Hash { package: name, version, found, locked: sha256 });
         }
         log::warn!(
-            "{} {} is not in the package archive any more: taking the current version instead; \
-             commit the lock file that `keel-image inputs` now writes",
+            "the package archive, as apt knows it, does not have {} {}: taking its current version instead, and writing \
+             that into the lock file; if apt's lists are old, run `apt-get update`, restore the lock file, try again",
             locked.name,
             locked.version
         );

@@ -91,7 +91,7 @@ struct ReleaseArguments {
     /// Folder for the release; what is in it is replaced
     #[arg(long)]
     out: PathBuf,
-    /// Root metadata of the update repository that the release trusts; without it, it can't be updated
+    /// Root metadata of the update repository that the release trusts (default: root.json in the folder of the keys)
     #[arg(long)]
     tuf_root: Option<PathBuf>,
     /// Put FILE in the place of a file of the root: /path/in/root=FILE
@@ -209,9 +209,9 @@ fn config(arguments: ConfigArguments) -> Result<()> {
 }
 
 fn make_release(arguments: ReleaseArguments) -> Result<()> {
-    if arguments.tuf_root.is_none() {
-        log::warn!("no --tuf-root: hosts that run this release can't be updated");
-    }
+    // A release without it could never be updated, so there is none.
+    let tuf_root = arguments.tuf_root.unwrap_or_else(|| arguments.keys.join("root.json"));
+    anyhow::ensure!(tuf_root.exists(), "there is no {}: run `keel-image tuf-keys` first", tuf_root.display());
     let order = release::Order {
         version: arguments.version,
         profile: &arguments.profiles.join(format!("{}.toml", arguments.profile)),
@@ -219,7 +219,7 @@ fn make_release(arguments: ReleaseArguments) -> Result<()> {
         programs: &arguments.programs,
         inputs: &inputs::locate(&arguments.inputs).context("run `keel-image inputs` first")?,
         key: credentials::secure_boot_key(&arguments.keys),
-        tuf_root: arguments.tuf_root,
+        tuf_root,
         replace: arguments.replace,
         command_line: arguments.cmdline,
         built_unix_s: build_time(arguments.built)?,

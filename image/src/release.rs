@@ -70,7 +70,7 @@ pub struct Order<'a> {
     /// Secure Boot key.
     pub key: SigningKey,
     /// The update repository's root metadata to trust.
-    pub tuf_root: Option<PathBuf>,
+    pub tuf_root: PathBuf,
     /// Files of the root to be replaced: path in the root, file.
     pub replace: Vec<(String, PathBuf)>,
     /// Further kernel parameters.
@@ -103,7 +103,7 @@ pub fn make(order: &Order, out: &Path) -> Result<Release, ReleaseError> {
     let for_root = catalogue.select([&profile.initrd, &profile.root])?;
 
     steps.begin("root file system");
-    let mut plan = Plan::new(order.programs, order.inputs, &os_release, order.tuf_root.as_deref())?;
+    let mut plan = Plan::new(order.programs, order.inputs, &os_release, &order.tuf_root)?;
     for (path, replacement) in &order.replace {
         plan.replace(path, replacement)?;
     }
@@ -189,7 +189,7 @@ impl Order<'_> {
         let mut paths = vec![this_program, self.profile.into(), self.key.key.clone(), self.key.certificate.clone()];
         paths.extend(root::PROGRAMS.map(|(name, _)| self.programs.join(name)));
         paths.extend(["kernel", "boot-loader", "certificates"].map(|role| self.inputs.stamp(role)));
-        paths.extend(self.tuf_root.clone());
+        paths.push(self.tuf_root.clone());
         paths.extend(self.replace.iter().map(|(_, file)| file.clone()));
         let mut text = format!(
             "{} {} {} {:?} {:?}\n",

@@ -85,7 +85,7 @@ const LINKS: [(&str, &str); 7] = [
 
 impl Plan {
     /// The root of a release.
-    pub fn new(programs: &Path, inputs: &Inputs, os_release: &str, tuf_root: Option<&Path>) -> Result<Self, RootError> {
+    pub fn new(programs: &Path, inputs: &Inputs, os_release: &str, tuf_root: &Path) -> Result<Self, RootError> {
         let text = |text: &str| Node::Text(text.into(), 0o644);
         let mut nodes: Vec<(String, Node)> = Vec::new();
         nodes.extend(FOLDERS.map(|(path, mode)| (path.into(), Node::Folder(mode))));
@@ -95,12 +95,10 @@ impl Plan {
             ("usr/lib/os-release".into(), text(os_release)),
             ("etc/passwd".into(), text("root:x:0:0:root:/root:/sbin/nologin\n")),
             ("etc/group".into(), text("root:x:0:\n")),
+            ("usr/share/keel/tuf/root.json".into(), Node::Copy(tuf_root.into(), 0o644)),
             ("etc/hosts".into(), text("127.0.0.1 localhost\n::1 localhost\n")),
             ("etc/ssl/certs/ca-certificates.crt".into(), text(&certificate_bundle(&inputs.certificates)?)),
         ]);
-        if let Some(file) = tuf_root {
-            nodes.push(("usr/share/keel/tuf/root.json".into(), Node::Copy(file.into(), 0o644)));
-        }
         Ok(Self(nodes))
     }
 

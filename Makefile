@@ -1,0 +1,106 @@
+# Keel: everything that is built, run and tested here. `make` explains.
+
+VERSION  ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+PORT     ?= 2376
+WEB_PORT ?= 8080
+MEMORY   ?= 1024
+FRESH    ?=
+# A person's further arguments, for example `make test ARGS=update`.
+ARGS     ?=
+
+# The same commit makes the same release.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+
+TARGET    := x86_64-unknown-linux-gnu
+HOST_PACKAGES := keel-init keel-host keel-updater keel-runtime keelctl
+TOOLS     := target/debug
+IMAGE     := $(TOOLS)/keel-image
+PACKAGES  := build-essential ca-certificates cpio cryptsetup-bin dosfstools e2fsprogs erofs-utils git iproute2 \
+             kmod mtools nftables openssl ovmf docker-registry qemu-system-x86 sbsigntool skopeo xz-utils \
+             zstd util-linux
+SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+FAULTS    := hang-init never-ready panic-init
+
+# $(call install,FROM,TO): copies only what changed, so that nothing is built again for a newer date.
+install = cmp -s $(1) $(2) || install -m 755 $(1) $(2)
+cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='-C target-feature=+crt-static' \
+             cargo build -q --profile host --target $(TARGET)
+BUILT     := build/cargo/$(TARGET)/host
+
+.PHONY: help deps tools programs faults keys inputs release image run demo test bench lint clean
+
+help:
+	@echo 'make image    a signed release and a disk image, in build/cloud/'
+	@echo 'make run      the image in QEMU, console on this terminal (FRESH=1: from the start; PORT=, WEB_PORT=, MEMORY=)'
+	@echo 'make demo     boots, updates and breaks a machine, and shows what it does about it'
+	@echo 'make test     formatting, lints, unit tests, then scenarios in QEMU (ARGS=NAME: these scenarios only)'
+	@echo 'make bench    size, boot and memory, measured (ARGS=KEY: these figures only)'
+	@echo 'make lint     formatting and lints alone'
+	@echo 'make deps     the Debian packages that all this needs; the others call it'
+	@echo 'make clean    removes what was built, but neither keys nor certificates'
+
+# Asks dpkg first, so that it costs nothing when all is there. RUNLEVEL=1: services that come along aren't started.
+# Any `docker` client will do.
+deps:
+	@wanted="$(PACKAGES)"; command -v docker >/dev/null || wanted="$$wanted docker.io"; missing=; \
+	installed=" $$(dpkg-query -W -f '$${db:Status-Abbrev}$${Package} ' | sed 's/ii  */ /g') "; \
+	for package in $$wanted; do case "$$installed" in *" $$package "*) ;; *) missing="$$missing $$package";; esac; done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing:$$missing"; \
+		$(SUDO) apt-get -q update && \
+		$(SUDO) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$missing; \
+	elif ! ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1; then $(SUDO) apt-get -q update; fi
+	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust 1.95 with rustup' >&2; exit 1; }
+
+tools:
+	@cargo build -q -p keel-image -p keel-qemu-tests --bins
+
+# Static, small, and apart from target/, which has other flags.
+programs: deps
+	@$(cargo_host) $(addprefix -p ,$(HOST_PACKAGES))
+	@mkdir -p build/programs
+	@$(foreach p,init host updater runtime,$(call install,$(BUILT)/keel-$(p),build/programs/$(p)) &&) \
+		$(call install,$(BUILT)/keelctl,build/programs/keelctl)
+
+# Programs that break a release on purpose, for tests.
+faults: deps
+	@$(cargo_host) -p keel-faults
+	@mkdir -p build/faults
+	@$(foreach p,$(FAULTS),$(call install,$(BUILT)/$(p),build/faults/$(p)) &&) true
+
+inputs: deps tools
+	@$(IMAGE) inputs
+
+keys: deps tools
+	@$(IMAGE) keys
+	@$(IMAGE) certs
+	@$(IMAGE) tuf-keys >/dev/null
+
+release: programs inputs keys
+	@$(IMAGE) release --version $(VERSION) --programs build/programs --out build/cloud/release $(ARGS)
+
+image: release
+	@$(IMAGE) disk --release build/cloud/release --out build/cloud/disk.raw
+
+run: image
+	@$(IMAGE) config --out build/run/keel.toml
+	@$(IMAGE) run --port $(PORT) --web-port $(WEB_PORT) --memory $(MEMORY) $(if $(FRESH),--fresh)
+
+demo: programs faults inputs keys
+	@$(TOOLS)/keel-demo $(ARGS)
+
+lint:
+	@cargo fmt --all --check
+	@cargo clippy -q --workspace --all-targets -- -D warnings
+
+test: deps lint
+	@cargo test -q --workspace
+	@$(MAKE) --no-print-directory programs faults inputs keys
+	@$(TOOLS)/keel-scenarios $(ARGS)
+
+bench: programs faults inputs keys
+	@$(TOOLS)/keel-bench $(ARGS)
+
+clean:
+	@rm -rf target build/cargo build/programs build/faults build/cloud build/run build/tests build/bench* build/inputs
