@@ -56,8 +56,8 @@ impl Known {
     pub fn read(disk: &dyn Device, offset: u64, partition_bytes: u64) -> Option<Self> {
         let mut superblock = vec![0; BLOCK_BYTES];
         disk.read_at(&mut superblock, offset).ok()?;
-        // cryptsetup's superblock: the number of data blocks is at byte 40.
-        let data_blocks = u64::from_le_bytes(superblock.get(40..48)?.try_into().ok()?);
+        // cryptsetup's superblock: the number of data blocks is at byte 72.
+        let data_blocks = u64::from_le_bytes(superblock.get(72..80)?.try_into().ok()?);
         let geometry = keel_spec::verity::Geometry::new(data_blocks).ok()?;
         if superblock != geometry.superblock() || geometry.file_bytes() > partition_bytes.min(MAX_TREE_BYTES) {
             return None;

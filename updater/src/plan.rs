@@ -18,6 +18,7 @@ pub const MAX_TREE_BYTES: u64 = 16 << 20;
 const ESP_RESERVE_BYTES: u64 = 256 << 10;
 
 /// What a plan is made from.
+#[derive(Clone, Copy)]
 pub struct Facts<'a> {
     /// The release to install.
     pub release: &'a Release,
