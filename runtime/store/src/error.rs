@@ -79,6 +79,17 @@ pub enum Error {
         /// Digest found.
         got: Digest,
     },
+    /// A stream that can't be unpacked, read to its end for its digest.
+    #[error("{what} can't be unpacked; its digest is {got}")]
+    Junk {
+        /// Which layer.
+        what: String,
+        /// Digest of the stream.
+        got: Digest,
+        /// What is wrong with it.
+        #[source]
+        reason: Box<Error>,
+    },
     /// An image, or an archive of images, that can't be used.
     #[error("{what} can't be used: {reason}")]
     Invalid {
@@ -157,7 +168,9 @@ impl Error {
                 Kind::NotFound
             }
             Self::Conflict { .. } => Kind::Conflict,
-            Self::Ambiguous(_) | Self::Reference(_) | Self::Invalid { .. } | Self::Entry { .. } => Kind::BadParameter,
+            Self::Ambiguous(_) | Self::Reference(_) | Self::Invalid { .. } | Self::Junk { .. } | Self::Entry { .. } => {
+                Kind::BadParameter
+            }
             _ => Kind::Internal,
         }
     }

@@ -1,14 +1,25 @@
 //! The store itself.
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::digest::ImageId;
+use keel_fetch::Client;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::digest::{Digest, ImageId};
 use crate::error::Error;
-use crate::image::Image;
-use crate::progress::Progress;
+use crate::image::{History, Image};
+use crate::layer::depot::Depot;
+use crate::model::{ConfigFile, MAX_CONFIG_BYTES, RootFs};
+use crate::progress::{Progress, Status};
+use crate::records::{Record, Records};
 use crate::reference::Reference;
+use crate::userns::Namespaces;
+use crate::{durable, load, mount, registry, remove};
 
 /// How a store works.
 #[derive(Clone, Debug, Default)]
@@ -67,60 +78,277 @@ pub enum Removed {
 }
 
 /// Images and layers under one folder. One process has it open at a time.
-pub struct Store {}
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    pub(crate) depot: Depot,
+    records: Mutex<Records>,
+    /// Layers that an operation counts on before a record names them, with how many do.
+    pins: Mutex<HashMap<Digest, u32>>,
+    namespaces: Namespaces,
+    pub(crate) options: Options,
+    pub(crate) client: Client,
+    _lock: OwnedFd,
+}
 
 impl Store {
     /// Opens the store in a folder, which is made if absent, and clears away what a crash left unfinished.
-    pub fn open(_root: &Path, _options: Options) -> Result<Self, Error> {
-        todo!()
+    pub fn open(root: &Path, options: Options) -> Result<Self, Error> {
+        std::fs::create_dir_all(root.join("blobs/sha256")).map_err(Error::io("making folder", root))?;
+        let lock = File::create(root.join("lock")).map_err(Error::io("making the lock of", root))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| Error::io("locking (is it open elsewhere?)", root)(error.into()))?;
+        let client = Client::new(keel_fetch::Options {
+            extra_ca_pem: options.extra_ca_pem.clone(),
+            ..keel_fetch::Options::default()
+        });
+        let client = client.map_err(|source| Error::Fetch { reference: "images".into(), source })?;
+        let depot = Depot::open(root)?;
+        let (records, reliable) = Records::open(root)?;
+        let store = Self {
+            root: root.to_owned(),
+            depot,
+            records: Mutex::new(records),
+            pins: Mutex::default(),
+            namespaces: Namespaces::default(),
+            options,
+            client,
+            _lock: lock.into(),
+        };
+        if reliable {
+            store.sweep(store.depot.all()?);
+        }
+        Ok(store)
     }
+
     /// Pulls an image. The callback is called from this thread only.
     pub fn pull(
         &self,
-        _reference: &Reference,
-        _auth: Option<&Auth>,
-        _progress: &mut dyn FnMut(Progress),
+        reference: &Reference,
+        auth: Option<&Auth>,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<ImageId, Error> {
-        todo!()
+        registry::pull::pull(self, reference, auth, progress)
     }
+
     /// Takes in the images of a `docker save` archive.
-    pub fn load(&self, _archive: &mut dyn Read, _progress: &mut dyn FnMut(Progress)) -> Result<Vec<Loaded>, Error> {
-        todo!()
+    pub fn load(&self, archive: &mut dyn Read, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Loaded>, Error> {
+        let contents = load::read(&self.depot, archive, progress)?;
+        let _pins = self.pin(contents.images.iter().flat_map(|image| image.layers.clone()));
+        self.depot.commit(contents.unpacked)?;
+        let mut loaded = Vec::new();
+        for image in contents.images {
+            let names: Vec<Reference> = image.names.iter().filter_map(|name| name.parse().ok()).collect();
+            let id = self.record(&image.config, image.layers, None, &names)?;
+            let tags: Vec<String> = names.iter().map(Reference::to_string).collect();
+            for shown in if tags.is_empty() { vec![id.to_string()] } else { tags.clone() } {
+                progress(Progress { id: None, status: Status::Loaded(shown) });
+            }
+            loaded.push(Loaded { id, tags });
+        }
+        Ok(loaded)
     }
+
     /// Makes an image with one layer of a root file system's tar archive.
     pub fn import(
         &self,
-        _archive: &mut dyn Read,
-        _name: Option<&Reference>,
-        _progress: &mut dyn FnMut(Progress),
+        archive: &mut dyn Read,
+        name: Option<&Reference>,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<ImageId, Error> {
-        todo!()
+        let unpacked = self.depot.unpack("the imported archive", archive)?;
+        let diff_id = unpacked.measured.diff_id;
+        let _pins = self.pin([diff_id]);
+        self.depot.commit(vec![unpacked])?;
+        let created =
+            time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        let history = History { created: created.clone(), comment: "Imported from -".into(), ..History::default() };
+        let config = ConfigFile {
+            created,
+            architecture: "amd64".into(),
+            os: "linux".into(),
+            rootfs: RootFs { kind: "layers".into(), diff_ids: vec![diff_id] },
+            history: vec![history],
+            ..ConfigFile::default()
+        };
+        let config = serde_json::to_vec(&config).map_err(|e| Error::io("writing a config to", &self.root)(e.into()))?;
+        let id = self.record(
+            &config,
+            vec![diff_id],
+            None,
+            name.as_slice().iter().copied().cloned().collect::<Vec<_>>().as_slice(),
+        )?;
+        progress(Progress { id: None, status: Status::Loaded(id.to_string()) });
+        Ok(id)
     }
+
     /// All images, newest first.
     pub fn images(&self) -> Vec<Image> {
-        todo!()
+        let known: Vec<_> = self.records().images().iter().map(|(id, record)| (*id, record.clone())).collect();
+        let mut images: Vec<_> = known
+            .into_iter()
+            .filter_map(|(id, record)| match self.describe(id, record) {
+                Ok(image) => Some(image),
+                Err(error) => {
+                    log::error!("image {id} is unusable: {error}");
+                    None
+                }
+            })
+            .collect();
+        images.sort_by(|a, b| b.created.cmp(&a.created));
+        images
     }
+
     /// An image by name, ID or beginning of its ID.
-    pub fn image(&self, _name_or_id: &str) -> Result<Image, Error> {
-        todo!()
+    pub fn image(&self, name_or_id: &str) -> Result<Image, Error> {
+        let (id, record) = {
+            let records = self.records();
+            let id = records.images().find(name_or_id)?;
+            (id, records.images().get(&id).cloned().unwrap_or_default())
+        };
+        self.describe(id, record)
     }
+
     /// Gives an image a further name.
-    pub fn tag(&self, _name_or_id: &str, _name: &Reference) -> Result<(), Error> {
-        todo!()
+    pub fn tag(&self, name_or_id: &str, name: &Reference) -> Result<(), Error> {
+        if name.digest().is_some() {
+            return Err(Error::Invalid { what: name.to_string(), reason: "a tag can't be a digest".into() });
+        }
+        self.records().change(|images| {
+            let id = images.find(name_or_id)?;
+            images.name(&id, name)
+        })
     }
-    /// Removes a name, and the image with its last one.
+
+    /// Removes a name, and the image with its last one. An image in use keeps its layers: without `force` that is a
+    /// conflict, with it the image only loses its names.
     pub fn remove(
         &self,
-        _name_or_id: &str,
-        _force: bool,
-        _in_use: &dyn Fn(&ImageId) -> bool,
+        name_or_id: &str,
+        force: bool,
+        in_use: &dyn Fn(&ImageId) -> bool,
     ) -> Result<Vec<Removed>, Error> {
-        todo!()
+        let (removed, layers) = self.records().change(|images| remove::remove(images, name_or_id, force, in_use))?;
+        let mut removed = removed;
+        removed.extend(self.sweep(layers).into_iter().map(|layer| Removed::Deleted(layer.to_string())));
+        Ok(removed)
     }
+
     /// Mounts an image for one container: its layers read-only below, `upper/upper` above. The mount is detached,
     /// visible in no namespace until its descriptor is attached with `move_mount`.
     /// With a mapping, the host sees a file of the container's user n owned by `host_base + n`.
-    pub fn mount(&self, _image: &ImageId, _upper: &Path, _mapping: Option<IdMap>) -> Result<OwnedFd, Error> {
-        todo!()
+    pub fn mount(&self, image: &ImageId, upper: &Path, mapping: Option<IdMap>) -> Result<OwnedFd, Error> {
+        let layers = match self.records().images().get(image) {
+            Some(record) => record.layers.clone(),
+            None => return Err(Error::NoSuchImage(image.to_string())),
+        };
+        let trees: Vec<_> = layers.iter().map(|layer| self.depot.tree(layer)).collect();
+        mount::mount(&image.to_string(), &trees, upper, mapping, &self.namespaces)
+    }
+
+    /// Writes an image's config and record: from here on it exists.
+    pub(crate) fn record(
+        &self,
+        config: &[u8],
+        layers: Vec<Digest>,
+        manifest: Option<Digest>,
+        names: &[Reference],
+    ) -> Result<ImageId, Error> {
+        let id = self.write_blob(config)?;
+        self.records().change(|images| {
+            images.add(id, layers, manifest);
+            names.iter().try_for_each(|name| images.name(&id, name))
+        })?;
+        Ok(id)
+    }
+
+    /// Keeps a config or manifest by its digest.
+    pub(crate) fn write_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
+        let digest = Digest::of(bytes);
+        let path = self.blob_path(&digest);
+        if !path.exists() {
+            durable::write(&path, bytes)?;
+        }
+        Ok(digest)
+    }
+
+    /// Holds layers against [`Store::remove`] as long as the value lives.
+    pub(crate) fn pin(&self, layers: impl IntoIterator<Item = Digest>) -> Pins<'_> {
+        let layers: Vec<_> = layers.into_iter().collect();
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in &layers {
+            *pins.entry(*layer).or_default() += 1;
+        }
+        Pins { store: self, layers }
+    }
+
+    /// Removes those of these layers that nothing refers to any more.
+    fn sweep(&self, layers: Vec<Digest>) -> Vec<Digest> {
+        let mut removed = Vec::new();
+        for layer in layers {
+            // Both locks are held for the rename, so that nobody comes to count on the layer meanwhile.
+            let records = self.records();
+            let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+            if records.images().has_layer(&layer) || pins.contains_key(&layer) || !self.depot.has(&layer) {
+                continue;
+            }
+            match self.depot.remove(&layer) {
+                Ok(()) => removed.push(layer),
+                Err(error) => log::warn!("layer {layer} stays: {error}"),
+            }
+        }
+        removed
+    }
+
+    fn describe(&self, id: ImageId, record: Record) -> Result<Image, Error> {
+        let path = self.blob_path(&id);
+        let bytes = durable::read(&path, MAX_CONFIG_BYTES).map_err(Error::io("reading", &path))?;
+        let got = Digest::of(&bytes);
+        if got != id {
+            return Err(Error::Digest { what: format!("config {}", path.display()), expected: id, got });
+        }
+        let config = ConfigFile::parse(&format!("image {id}"), &bytes)?;
+        Ok(Image {
+            id,
+            tags: record.tags,
+            digests: record.digests,
+            size_bytes: record.layers.iter().map(|layer| self.depot.size_bytes(layer)).sum(),
+            created: config.created,
+            architecture: config.architecture,
+            os: config.os,
+            author: config.author,
+            config: config.config,
+            layers: record.layers,
+            history: config.history,
+        })
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    pub(crate) fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Layers held by an operation. When it ends without having recorded an image, they go.
+pub(crate) struct Pins<'a> {
+    store: &'a Store,
+    layers: Vec<Digest>,
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        {
+            let mut pins = self.store.pins.lock().unwrap_or_else(PoisonError::into_inner);
+            for layer in &self.layers {
+                if let Some(count) = pins.get_mut(layer) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            pins.retain(|_, count| *count > 0);
+        }
+        self.store.sweep(std::mem::take(&mut self.layers));
     }
 }

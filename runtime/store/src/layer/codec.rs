@@ -1,0 +1,59 @@
+//! gzip, zstd or none, told by the first bytes: media types and file names lie.
+
+use std::io::{self, BufReader, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+/// Buffer before the decoder.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Largest zstd window, log 2: 64 MiB. Level 19 needs 8 MiB.
+const MAX_ZSTD_WINDOW_LOG: u32 = 26;
+
+/// A stream, decompressed.
+pub enum Decoder<'a> {
+    /// As it is.
+    Plain(BufReader<Box<dyn Read + 'a>>),
+    /// RFC 1952, several members allowed.
+    Gzip(Box<MultiGzDecoder<BufReader<Box<dyn Read + 'a>>>>),
+    /// RFC 8878, several frames allowed.
+    Zstd(Box<zstd::Decoder<'static, BufReader<Box<dyn Read + 'a>>>>),
+}
+
+impl<'a> Decoder<'a> {
+    /// Looks at the first bytes and chooses.
+    pub fn new(mut inner: impl Read + 'a) -> io::Result<Self> {
+        let mut start = Vec::new();
+        inner.by_ref().take(4).read_to_end(&mut start)?;
+        let magic = start.clone();
+        let inner = Box::new(io::Cursor::new(start).chain(inner)) as Box<dyn Read + 'a>;
+        let inner = BufReader::with_capacity(BUFFER_BYTES, inner);
+        Ok(if magic.starts_with(&[0x1f, 0x8b]) {
+            Self::Gzip(Box::new(MultiGzDecoder::new(inner)))
+        } else if magic == [0x28, 0xb5, 0x2f, 0xfd] {
+            let mut decoder = zstd::Decoder::with_buffer(inner)?;
+            decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
+            Self::Zstd(Box::new(decoder))
+        } else {
+            Self::Plain(inner)
+        })
+    }
+
+    /// The compressed stream, for what the decoder left of it.
+    pub fn rest(&mut self) -> &mut dyn Read {
+        match self {
+            Self::Plain(inner) => inner,
+            Self::Gzip(decoder) => decoder.get_mut(),
+            Self::Zstd(decoder) => decoder.get_mut(),
+        }
+    }
+}
+
+impl Read for Decoder<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(inner) => inner.read(buffer),
+            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}
