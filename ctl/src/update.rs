@@ -1,0 +1,121 @@
+//! `update …`: what is installed, what there is, installing it, going back.
+
+use std::fmt::Write as _;
+
+use keel_spec::api::{InstallEvent, InstallRequest, Rollback, UpdateCheck, UpdateStatus};
+use keel_spec::release::Version;
+
+use crate::client::{Client, parse};
+use crate::error::{Failure, Result};
+use crate::progress::{Progress, size};
+
+/// `keelctl update status`
+pub fn status(client: &Client, json: bool) -> Result<()> {
+    let text = client.request("GET", "/keel/v1/update", b"")?;
+    let status: UpdateStatus = parse(&text)?;
+    print!("{}", if json { text } else { render_status(&status) });
+    Ok(())
+}
+
+/// `keelctl update check`
+pub fn check(client: &Client, json: bool) -> Result<()> {
+    let text = client.patient_request("POST", "/keel/v1/update/check", b"")?;
+    let check: UpdateCheck = parse(&text)?;
+    print!("{}", if json { text } else { render_check(&check) });
+    Ok(())
+}
+
+/// `keelctl update install [VERSION]`
+pub fn install(client: &Client, version: Option<Version>, json: bool) -> Result<()> {
+    let request = serde_json::to_vec(&InstallRequest { version }).unwrap_or_default();
+    let mut progress = Progress::new();
+    let mut result = None;
+    client.lines("POST", "/keel/v1/update/install", &request, |line| {
+        let event = parse::<InstallEvent>(line)?;
+        if json {
+            println!("{line}");
+        }
+        match event {
+            InstallEvent::Progress { stage, done_bytes, total_bytes } if !json => {
+                progress.step(&stage, done_bytes, total_bytes);
+            }
+            InstallEvent::Progress { .. } => {}
+            InstallEvent::Installed { version } => result = Some(Ok(version)),
+            InstallEvent::Failed(error) => result = Some(Err(Failure::from(error))),
+        }
+        Ok(())
+    })?;
+    progress.finish();
+    let version = result.unwrap_or_else(|| {
+        Err(Failure::unavailable("the connection ended before the install did: see `keelctl update status`"))
+    })?;
+    if !json {
+        println!("{version} is installed and boots next: `keelctl reboot` when it suits you");
+    }
+    Ok(())
+}
+
+/// `keelctl update rollback`
+pub fn rollback(client: &Client, json: bool) -> Result<()> {
+    let text = client.patient_request("POST", "/keel/v1/update/rollback", b"")?;
+    let rollback: Rollback = parse(&text)?;
+    if json {
+        print!("{text}");
+    } else {
+        println!("{} boots next: `keelctl reboot` when it suits you", rollback.next_boot);
+    }
+    Ok(())
+}
+
+fn render_status(status: &UpdateStatus) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<12}{value}");
+    };
+    let trial = if status.on_trial { ", on trial" } else { "" };
+    line("running", &format!("{} in slot {}{trial}", status.running, status.slot));
+    match &status.other {
+        Some(other) => line("other slot", &format!("{}, {}", other.version, other.state)),
+        None => line("other slot", "nothing that could be booted"),
+    }
+    line("next boot", &status.next_boot.to_string());
+    line("repository", status.repository.as_deref().unwrap_or("none: set update.url in the machine config"));
+    line("activity", &status.activity);
+    for bad in &status.bad {
+        line("bad release", &format!("{}: {}", bad.version, bad.reason));
+    }
+    text
+}
+
+fn render_check(check: &UpdateCheck) -> String {
+    let mut text = format!("running     {}\n", check.running);
+    match &check.available {
+        Some(version) => {
+            let _ = writeln!(text, "available   {version}, {} to write at most", size(check.size_bytes));
+            let _ = writeln!(text, "            install it with `keelctl update install`");
+        }
+        None => text.push_str("available   nothing newer\n"),
+    }
+    for (version, reason) in &check.passed_over {
+        let _ = writeln!(text, "passed over {version}: {reason}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_says_what_to_do() {
+        let check = UpdateCheck {
+            running: "1.0.0".parse().unwrap(),
+            available: Some("1.1.0".parse().unwrap()),
+            size_bytes: 3 << 20,
+            passed_over: vec![("1.2.0".parse().unwrap(), "failed here before".into())],
+        };
+        let text = render_check(&check);
+        assert!(text.contains("1.1.0, 3.0 MiB") && text.contains("keelctl update install"));
+        assert!(text.contains("passed over 1.2.0: failed here before"));
+    }
+}

@@ -1,0 +1,58 @@
+//! Which verb does what. Each returns the process's exit code.
+
+use keel_spec::api::Status;
+
+use crate::cli::{Invocation, Verb};
+use crate::client::Client;
+use crate::error::Result;
+use crate::target::Target;
+use crate::{console, containers, help, logs, run, status, update};
+
+/// Carries out what was typed.
+pub fn run(invocation: Invocation) -> Result<u8> {
+    if let Verb::Help(topic) = &invocation.verb {
+        print!("{}", help::text(topic.as_deref()));
+        return Ok(0);
+    }
+    let target = Target::find(invocation.host.as_deref(), invocation.cert_path, |name| std::env::var(name).ok())?;
+    let client = Client::new(target);
+    let json = invocation.json;
+    match invocation.verb {
+        Verb::Status => status::status(&client, json)?,
+        Verb::Services => status::services(&client, json)?,
+        Verb::Logs { service, follow } => logs::logs(&client, &service, follow, json)?,
+        Verb::UpdateStatus => update::status(&client, json)?,
+        Verb::UpdateCheck => update::check(&client, json)?,
+        Verb::UpdateInstall(version) => update::install(&client, version, json)?,
+        Verb::UpdateRollback => update::rollback(&client, json)?,
+        Verb::Reboot => power(&client, "reboot", json)?,
+        Verb::Poweroff => power(&client, "poweroff", json)?,
+        Verb::Ps { all } => containers::ps(&client, all, json)?,
+        Verb::Run(container) => return run::run(&client, &container, json),
+        Verb::Console => console::run(&client)?,
+        Verb::Version => version(&client, json),
+        Verb::Help(_) => {}
+    }
+    Ok(0)
+}
+
+fn power(client: &Client, what: &str, json: bool) -> Result<()> {
+    client.request("POST", &format!("/keel/v1/{what}"), b"")?;
+    if json {
+        println!("{}", serde_json::json!({ "accepted": what }));
+    } else {
+        println!("{what}: the host stops its containers and services, then goes down");
+    }
+    Ok(())
+}
+
+/// A host that can't be reached is no failure here: this program's own version is asked for as well.
+fn version(client: &Client, json: bool) {
+    let host = client.get::<Status>("/keel/v1/status").map(|status| status.version);
+    let own = env!("CARGO_PKG_VERSION");
+    match (json, host) {
+        (true, host) => println!("{}", serde_json::json!({ "keelctl": own, "host": host.ok() })),
+        (false, Ok(host)) => println!("keelctl {own}\nhost    {host}"),
+        (false, Err(failure)) => println!("keelctl {own}\nhost    unknown: {failure}"),
+    }
+}
