@@ -1,0 +1,121 @@
+//! The metadata client against repositories made by the publisher, over HTTP on loopback.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use keel_image::publish::{KeysArguments, PublishArguments, publish, tuf_keys};
+use keel_spec::api::ErrorCode;
+use keel_spec::tuf::Time;
+use keel_updater::source::Http;
+use keel_updater::tuf::{Client, TrustedSet, store::Store};
+
+/// Serves a folder; `timestamp.json` never ends if `endless`. Ends with the test's process.
+fn serve(folder: PathBuf, endless: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                request.push(byte[0]);
+            }
+            let text = String::from_utf8_lossy(&request);
+            let path = text.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
+            // A client that hangs up in the middle is none of this thread's business.
+            let _ = if endless && path == "timestamp.json" {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+                while stream.write_all(&[b' '; 4096]).is_ok() {}
+                Ok(())
+            } else if let Ok(body) = std::fs::read(folder.join(&path)) {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body))
+            } else {
+                stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            };
+        }
+    });
+    address
+}
+
+fn arguments(base: &Path, version: &str) -> PublishArguments {
+    let release = base.join(format!("release-{version}"));
+    std::fs::create_dir_all(&release).unwrap();
+    let description = serde_json::json!({
+        "version": version, "profile": "cloud", "built_unix_s": 1, "root_hash": "0".repeat(64),
+        "root_blocks": 1, "tree_bytes": 3, "uki_bytes": 2,
+    });
+    let write = |suffix: &str, bytes: &[u8]| {
+        std::fs::write(release.join(format!("keel-cloud-{version}.{suffix}")), bytes).unwrap();
+    };
+    write("json", &serde_json::to_vec(&description).unwrap());
+    write("root", &[7; 4096]);
+    write("verity", b"abc");
+    write("efi", b"MZ");
+    PublishArguments {
+        release: Some(release),
+        repository: base.join("repository"),
+        keys: base.join("keys"),
+        timestamp_only: false,
+        expires_days: 365,
+        timestamp_expires_days: 30,
+    }
+}
+
+fn base(name: &str) -> PathBuf {
+    let base = std::env::temp_dir().join(format!("keel-updater-repository-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&base);
+    std::fs::create_dir_all(&base).unwrap();
+    tuf_keys(&KeysArguments { keys: base.join("keys") }).unwrap();
+    base
+}
+
+fn refresh(base: &Path, address: &str, now: Time) -> Result<TrustedSet, keel_updater::tuf::Error> {
+    let root = std::fs::read(base.join("keys/root.json")).unwrap();
+    let store = Store::open(&base.join("trusted")).unwrap();
+    let source = Http::new(address, None).unwrap();
+    Client { source: &source, store: &store, trusted_root: &root }.refresh(now)
+}
+
+fn now() -> Time {
+    Time(keel_updater::host::now_unix_s())
+}
+
+#[test]
+fn what_the_publisher_publishes_is_trusted_until_it_expires_and_never_goes_back() {
+    let base = base("good");
+    let address = serve(base.join("repository"), false);
+    publish(&arguments(&base, "0.1.0")).unwrap();
+    let old = std::fs::read(base.join("repository/timestamp.json")).unwrap();
+    assert!(refresh(&base, &address, now()).unwrap().targets().unwrap().contains_key("keel-cloud-0.1.0.root"));
+    publish(&arguments(&base, "0.2.0")).unwrap();
+    let trusted = refresh(&base, &address, now()).unwrap();
+    assert!(trusted.targets().unwrap().contains_key("keel-cloud-0.2.0.efi"));
+
+    let late = Time(now().0 + 31 * 86_400);
+    assert_eq!(refresh(&base, &address, late).unwrap_err().code(), ErrorCode::Expired);
+    let newest = std::fs::read(base.join("repository/timestamp.json")).unwrap();
+    std::fs::write(base.join("repository/timestamp.json"), old).unwrap();
+    assert_eq!(refresh(&base, &address, now()).unwrap_err().code(), ErrorCode::Rollback);
+    std::fs::write(base.join("repository/timestamp.json"), newest).unwrap();
+
+    // Torn files in the store are no reason to refuse, or to trust.
+    for file in std::fs::read_dir(base.join("trusted")).unwrap().flatten() {
+        std::fs::write(file.path(), "{\"signa").unwrap();
+    }
+    refresh(&base, &address, now()).unwrap();
+    std::fs::remove_dir_all(base).unwrap();
+}
+
+#[test]
+fn endless_data_is_cut_off() {
+    let base = base("endless");
+    publish(&arguments(&base, "0.1.0")).unwrap();
+    let address = serve(base.join("repository"), true);
+    let error = refresh(&base, &address, now()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Network);
+    assert!(error.to_string().contains("timestamp.json"), "{error}");
+    std::fs::remove_dir_all(base).unwrap();
+}
