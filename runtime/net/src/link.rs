@@ -45,11 +45,13 @@ pub(crate) fn index(socket: &Socket, name: &str) -> io::Result<Option<u32>> {
     }
 }
 
-/// Makes a bridge if there is none of this name, and sets it up.
-pub(crate) fn ensure_bridge(socket: &Socket, name: &str) -> io::Result<u32> {
+/// Makes a bridge if there is none of this name, and sets it up. With an address of its own choosing it would take the
+/// lowest of its ports', and change it as containers come and go.
+pub(crate) fn ensure_bridge(socket: &Socket, name: &str, mac: [u8; 6]) -> io::Result<u32> {
     let found = index(socket, name)?;
     if found.is_none() {
         let message = Message::new(NEWLINK, ACK | CREATE | EXCL).raw(&ifinfo(0, true)).text(IFLA_IFNAME, name);
+        let message = message.attr(IFLA_ADDRESS, &mac);
         socket.request(message.nest(IFLA_LINKINFO, |m| m.text(1, "bridge")))?;
     }
     let index = match found {
@@ -90,7 +92,10 @@ pub(crate) fn make_pair(
                 })
             })
         });
-    socket.request(message)
+    socket.request(message)?;
+    // Hairpin: what a container sends to its own published port goes back through the port it came from.
+    let message = Message::new(NEWLINK, ACK).raw(&ifinfo(0, false)).text(IFLA_IFNAME, name);
+    socket.request(message.nest(IFLA_LINKINFO, |m| m.text(4, "bridge").nest(5, |m| m.attr(4, &[1]))))
 }
 
 /// Removes an interface; an absent one is fine.

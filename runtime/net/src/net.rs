@@ -46,8 +46,9 @@ impl Net {
                 State::new(ipam::choose_subnet(&candidates, &routes).ok_or(Error::Exhausted("network"))?)
             }
         };
-        let bridge = link::ensure_bridge(&socket, BRIDGE).map_err(kernel(|| format!("make bridge {BRIDGE}")))?;
         let (gateway, prefix) = (state.subnet.gateway(), state.subnet.prefix);
+        let bridge = link::ensure_bridge(&socket, BRIDGE, ipam::mac(gateway))
+            .map_err(kernel(|| format!("make bridge {BRIDGE}")))?;
         link::add_address(&socket, bridge, gateway, prefix)
             .map_err(kernel(|| format!("give bridge {BRIDGE} the address {gateway}/{prefix}")))?;
         set_sysctl("net/ipv4/ip_forward")?;
