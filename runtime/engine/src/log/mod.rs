@@ -9,3 +9,6 @@
 pub mod reader;
 pub mod record;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;
