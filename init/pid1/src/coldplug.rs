@@ -28,7 +28,9 @@ pub fn run() -> ExitCode {
 /// Loads what new devices ask for. Says how many were new. What doesn't load is said and passed over: a device that
 /// can't be driven must not keep the others from being.
 pub fn round(modules: &Modules, tried: &mut BTreeSet<String>) -> usize {
-    let new: Vec<String> = modules::device_aliases().into_iter().filter(|alias| !tried.contains(alias)).collect();
+    let mut new: Vec<String> = modules::device_aliases().into_iter().filter(|alias| !tried.contains(alias)).collect();
+    // Virtual disks and network cards first: they are what the rest of the boot waits for.
+    new.sort_by_key(|alias| !alias.starts_with("virtio:"));
     for alias in &new {
         if let Err(error) = modules.load(alias) {
             eprintln!("warn: cannot load the modules for {alias}: {error}");

@@ -53,8 +53,8 @@ const fn console(name: &'static str, tty: &'static str) -> Service {
 pub static SERVICES: [Service; 8] = [
     Service { required: false, kind: Kind::OneShot, ..service("coldplug", &["/usr/lib/keel/init", "coldplug"], &[]) },
     service("provision", &[HOST, "provision"], &[]),
-    // After coldplug, so that the network cards are there when it looks.
-    service("network", &[HOST, "network"], &["provision", "coldplug"]),
+    // Not after coldplug: it hears of network cards as they turn up.
+    service("network", &[HOST, "network"], &["provision"]),
     Service { required: false, ..service("time", &[HOST, "time"], &["provision"]) },
     Service { drains: true, stop_ms: 20_000, ..service("runtime", &["/usr/lib/keel/runtime"], &["provision"]) },
     service("updater", &["/usr/lib/keel/updater"], &["provision"]),
