@@ -51,3 +51,6 @@ pub use engine::{Counts, Engine, Options};
 pub use error::Error;
 pub use output::{AttachOptions, Attachment, Frame, LogOptions, LogReader, StdinWriter, Stream};
 pub use wait::{WaitCondition, Waiter};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! The engine on the real parts: busybox in namespaces, this process as the parent. Needs root, `busybox` (static) and
+//! the program `keel-oci` (built by `cargo build -p keel-oci`); without cgroups and network, which need a guest.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keel_spec::config::Settings;
+use keel_spec::control::{Adopted, Exit};
+use keel_store::Store;
+
+use crate::output::Stream;
+use crate::parent::{InitLink, Local};
+use crate::{AttachOptions, Cancel, Engine, Error, LogOptions, Options, WaitCondition};
+
+/// `target/debug/keel-oci`, beside the folder of this test.
+fn oci_program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().and_then(Path::parent).unwrap().join("keel-oci");
+    assert!(program.exists(), "{} is missing: run cargo build -p keel-oci", program.display());
+    program
+}
+
+fn image_archive() -> Vec<u8> {
+    let header = |name: &str, kind: u8, size: u64, mode: u32| {
+        let mut block = [0_u8; 512];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        let mut field = |at: usize, text: String| block[at..at + text.len()].copy_from_slice(text.as_bytes());
+        field(100, format!("{mode:07o}"));
+        field(108, "0000000".into());
+        field(116, "0000000".into());
+        field(124, format!("{size:011o}"));
+        field(136, "00000000000".into());
+        field(148, "        ".into());
+        field(257, "ustar\x0000".into());
+        block[156] = kind;
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block
+    };
+    let program = std::fs::read("/usr/bin/busybox").expect("a static busybox is needed");
+    let mut archive = Vec::new();
+    for folder in ["bin/", "etc/", "tmp/", "proc/", "sys/", "dev/"] {
+        archive.extend(header(folder, b'5', 0, 0o755));
+    }
+    for (name, bytes) in
+        [("bin/sh", program.as_slice()), ("etc/passwd", b"root:x:0:0::/root:/bin/sh\nweb:x:33:33::/:/bin/sh\n")]
+    {
+        archive.extend(header(name, b'0', bytes.len() as u64, 0o755));
+        archive.extend(bytes);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+    archive.resize(archive.len() + 1024, 0);
+    archive
+}
+
+struct Bench {
+    engine: Arc<Engine>,
+    link: Arc<Local>,
+    store: Arc<Store>,
+    image: String,
+    folder: tempfile::TempDir,
+}
+
+fn options() -> Options {
+    Options { cgroups: None, network: false, control: None, oci_init: Some(oci_program()) }
+}
+
+fn bench() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(&folder.path().join("images"), keel_store::Options::default()).unwrap());
+    let image = store.import(&mut image_archive().as_slice(), None, &mut |_| {}).unwrap().to_string();
+    let link = Arc::new(Local::default());
+    let engine =
+        Engine::open_linked(folder.path(), &Settings::default(), store.clone(), options(), link.clone()).unwrap();
+    Bench { engine, link, store, image, folder }
+}
+
+impl Bench {
+    fn create(&self, script: &str, rest: &str) -> String {
+        let body = format!(
+            r#"{{"Image":"{}","Cmd":["/bin/sh","-c",{}],"HostConfig":{{"NetworkMode":"none"{}}}}}"#,
+            self.image,
+            serde_json::to_string(script).unwrap(),
+            rest
+        );
+        self.engine.create(None, serde_json::from_str(&body).unwrap()).unwrap().id
+    }
+
+    fn output(&self, id: &str, stream: Stream) -> String {
+        let options = LogOptions { stdout: true, stderr: true, ..LogOptions::default() };
+        let mut reader = self.engine.logs(id, &options).unwrap();
+        let mut bytes = Vec::new();
+        while let Some(frame) = reader.next().unwrap() {
+            if frame.stream == stream {
+                bytes.extend(frame.data);
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn reopen(&mut self) {
+        let link: Arc<dyn InitLink> = self.link.clone();
+        self.engine =
+            Engine::open_linked(self.folder.path(), &Settings::default(), self.store.clone(), options(), link).unwrap();
+    }
+
+    fn wait(&self, id: &str) -> i64 {
+        let cancel = Cancel::new();
+        let timer = cancel.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(60));
+            timer.cancel();
+        });
+        self.engine.wait(id, WaitCondition::NotRunning, &cancel).expect("it should have ended within a minute")
+    }
+}
+
+#[test]
+fn a_container_runs_and_its_output_and_exit_code_are_whole() {
+    let bench = bench();
+    let id = bench.create("echo out; echo err >&2; id -u; hostname; cat /etc/hostname; exit 3", "");
+    let attached = bench.engine.attach(&id, &AttachOptions { stdout: true, stream: true, ..Default::default() });
+    let mut attached = attached.unwrap().output;
+    bench.engine.start(&id).unwrap_or_else(|error| panic!("{}", error.chain()));
+    assert!(matches!(bench.engine.start(&id), Ok(()) | Err(Error::NotModified(_))));
+    assert_eq!(bench.wait(&id), 3);
+    let host = &id[..12];
+    assert_eq!(bench.output(&id, Stream::Stdout), format!("out\n0\n{host}\n{host}\n"));
+    assert_eq!(bench.output(&id, Stream::Stderr), "err\n");
+    assert!(attached.next().unwrap().is_some_and(|frame| frame.data.starts_with(b"out\n")));
+    bench.engine.remove(&id, false, true).unwrap();
+    assert!(matches!(bench.engine.inspect(&id), Err(Error::NotFound(_))));
+}
+
+#[test]
+fn one_that_runs_is_taken_over_by_the_next_engine_with_all_its_output() {
+    let mut bench = bench();
+    let id = bench.create("trap 'echo bye; exit 7' TERM; echo one; while :; do sleep 0.05; done", "");
+    bench.engine.start(&id).unwrap_or_else(|error| panic!("{}", error.chain()));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while bench.output(&id, Stream::Stdout) != "one\n" {
+        assert!(Instant::now() < deadline, "no output");
+        std::thread::yield_now();
+    }
+    bench.reopen();
+    bench.engine.stop(&id, None, Some(20)).unwrap();
+    assert_eq!(bench.engine.inspect(&id).unwrap().state.unwrap().exit_code, Some(7));
+    assert_eq!(bench.output(&id, Stream::Stdout), "one\nbye\n");
+}
+
+#[test]
+fn a_program_that_is_not_there_undoes_the_start() {
+    let bench = bench();
+    let body = format!(r#"{{"Image":"{}","Cmd":["/nothing"],"HostConfig":{{"NetworkMode":"none"}}}}"#, bench.image);
+    let id = bench.engine.create(Some("gone"), serde_json::from_str(&body).unwrap()).unwrap().id;
+    let error = bench.engine.start(&id).unwrap_err();
+    assert!(matches!(error, Error::BadParameter(_)), "{}", error.chain());
+    assert_eq!(bench.engine.inspect("gone").unwrap().state.unwrap().exit_code, Some(127));
+    assert!(bench.link.list_fds().unwrap().is_empty() && bench.link.adopted().unwrap().is_empty());
+}
+
+#[test]
+fn an_exit_that_nobody_saw_and_half_made_ones_are_recorded() {
+    let mut bench = bench();
+    let id = bench.create("true", "");
+    let state = bench.folder.path().join("containers").join(&id).join("state.json");
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let write = |phase: &str| {
+        let text = format!(r#"{{"phase":"{phase}","pid":4194303,"boot_id":"{}"}}"#, boot.trim());
+        std::fs::write(&state, text).unwrap();
+    };
+    write("running");
+    bench.reopen();
+    assert_eq!(bench.engine.inspect(&id).unwrap().state.unwrap().exit_code, Some(255));
+    write("starting");
+    bench.reopen();
+    assert!(!bench.engine.inspect(&id).unwrap().state.unwrap().error.unwrap().is_empty());
+    // An event about a process that isn't the one at hand changes nothing.
+    let exit = Exit { code: 9, at_unix_ms: 1 };
+    bench.engine.exited(&Adopted { id: id.clone(), pid: 7, exit: Some(exit) });
+    assert_eq!(bench.engine.inspect(&id).unwrap().state.unwrap().exit_code, Some(255));
+}
