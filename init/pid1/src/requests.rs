@@ -152,7 +152,7 @@ fn one_line(text: &str, max_bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
     #[test]
     fn what_reaches_terminals_has_no_control_characters() {
@@ -162,11 +162,11 @@ mod tests {
 
     #[test]
     fn a_pidfd_names_its_process_until_it_is_reaped() {
-        let child = std::process::Command::new("true").spawn().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32).unwrap();
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
         assert_eq!(pid_of(&pidfd), Some(i64::from(child.id())));
-        waitpid(Some(pid), WaitOptions::empty()).unwrap();
+        child.wait().unwrap();
         assert_eq!(pid_of(&pidfd), Some(-1));
         assert_eq!(pid_of(&std::fs::File::open("/dev/null").unwrap().into()), None);
     }
