@@ -95,13 +95,13 @@ fn round(servers: &[String]) -> anyhow::Result<(String, Sample)> {
 fn ask(server: SocketAddr) -> anyhow::Result<Sample> {
     let cookie = random()?;
     let mut result = Err(sntp::Unusable::Foreign);
-    let mut sent_us = 0;
+    let sent_us = std::cell::Cell::new(0);
     exchange(
         server,
         &sntp::question(cookie),
-        || sent_us = now_us(),
+        || sent_us.set(now_us()),
         |packet| {
-            result = sntp::answer(packet, cookie, sent_us, now_us());
+            result = sntp::answer(packet, cookie, sent_us.get(), now_us());
             result != Err(sntp::Unusable::Foreign)
         },
     )?;
@@ -137,7 +137,7 @@ fn resolve(name: &str) -> anyhow::Result<Vec<IpAddr>> {
 fn exchange(
     server: SocketAddr,
     packet: &[u8],
-    mut sending: impl FnMut(),
+    sending: impl Fn(),
     mut take: impl FnMut(&[u8]) -> bool,
 ) -> anyhow::Result<()> {
     let any: IpAddr = match server {
