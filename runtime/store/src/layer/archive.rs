@@ -131,7 +131,6 @@ impl<R: Read> Archive<R> {
         Content { archive: self }
     }
 
-
     fn header(&mut self) -> io::Result<Option<tar::Header>> {
         let mut header = tar::Header::new_old();
         for zero_blocks in 0..2 {

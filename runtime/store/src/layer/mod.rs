@@ -13,6 +13,3 @@ pub mod depot;
 mod entry;
 mod path;
 pub mod unpack;
-
-#[cfg(test)]
-mod tests;
