@@ -166,7 +166,7 @@ fn take_over(engine: &Arc<Engine>, container: &Arc<Container>, adopted: &Adopted
     }
     container.log.begin_run();
     let stdin = engine.link.fetch_fds(&stdin_name(id)).ok().and_then(|fds| fds.into_iter().next());
-    match engine.link.fetch_fds(id).map(|fds| <[_; 2]>::try_from(fds)) {
+    match engine.link.fetch_fds(id).map(<[_; 2]>::try_from) {
         Ok(Ok([stdout, stderr])) => report(id, engine.connect_output(container, stdin, stdout, stderr)),
         Ok(Err(_)) => ::log::error!("container {id}: PID 1 keeps other descriptors than its pipes; output is lost"),
         Err(error) => ::log::error!("container {id}: its output is lost: {}", error.chain()),
