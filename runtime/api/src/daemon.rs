@@ -41,18 +41,28 @@ pub struct Options {
     pub socket: PathBuf,
     /// Not under Keel's PID 1 but on a workstation: default settings, no cgroups, no container networks.
     pub standalone: bool,
+    /// Standalone: the machine config to take settings from.
+    pub config: Option<PathBuf>,
+    /// Standalone: whether containers get networks, in this process's own network namespace.
+    pub network: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { state: paths::RUNTIME_STATE.into(), socket: paths::API_SOCKET.into(), standalone: false }
+        Self {
+            state: paths::RUNTIME_STATE.into(),
+            socket: paths::API_SOCKET.into(),
+            standalone: false,
+            config: None,
+            network: false,
+        }
     }
 }
 
 /// Runs until told to end.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let mut problems = Vec::new();
-    let settings = settings(&options, &mut problems);
+    let settings = settings(&options, &mut problems)?;
     let engine = open_engine(&options, &settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -72,16 +82,18 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn settings(options: &Options, problems: &mut Vec<String>) -> Settings {
+fn settings(options: &Options, problems: &mut Vec<String>) -> anyhow::Result<Settings> {
     if options.standalone {
-        return Settings::default();
+        let Some(path) = &options.config else { return Ok(Settings::default()) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        return keel_spec::config::parse(&text).with_context(|| format!("machine config {}", path.display()));
     }
-    keel_link::bus::settings().unwrap_or_else(|error| {
+    Ok(keel_link::bus::settings().unwrap_or_else(|error| {
         let message = format!("runtime uses default settings: {}", keel_link::logger::chain(&error));
         log::error!("{message}");
         problems.push(message);
         Settings::default()
-    })
+    }))
 }
 
 fn open_engine(options: &Options, settings: &Settings) -> anyhow::Result<Arc<Engine>> {
@@ -91,7 +103,7 @@ fn open_engine(options: &Options, settings: &Settings) -> anyhow::Result<Arc<Eng
     };
     let store = Arc::new(Store::open(&options.state, store_options).context("cannot open the image store")?);
     let engine = if options.standalone {
-        let local = keel_engine::Options { cgroups: None, network: false, control: None, oci_init: None };
+        let local = keel_engine::Options { cgroups: None, network: options.network, control: None, oci_init: None };
         Engine::open_with(&options.state, settings, store, local)
     } else {
         Engine::open(&options.state, settings, store)

@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use keel_runtime::daemon::{self, Options};
 
 const USAGE: &str = "\
-usage: keel-runtime [--standalone] [--state FOLDER] [--socket PATH]
+usage: keel-runtime [--standalone [--config FILE] [--network]] [--state FOLDER] [--socket PATH]
 
 The container engine and its HTTP API. On a host it is started by PID 1, without arguments.
 
   --standalone     without Keel's PID 1: default settings, no cgroups, no container networks (tests)
+  --config FILE    standalone: settings from this machine config
+  --network        standalone: container networks, in the network namespace that this process is in
   --state FOLDER   where images, containers and keys are
   --socket PATH    the unix socket to listen on";
 
@@ -49,6 +51,8 @@ fn parse() -> Result<Option<Options>, lexopt::Error> {
             lexopt::Arg::Long("standalone") => options.standalone = true,
             lexopt::Arg::Long("state") => options.state = arguments.value()?.into(),
             lexopt::Arg::Long("socket") => options.socket = arguments.value()?.into(),
+            lexopt::Arg::Long("config") => options.config = Some(arguments.value()?.into()),
+            lexopt::Arg::Long("network") => options.network = true,
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Ok(None),
             other => return Err(other.unexpected()),
         }

@@ -146,7 +146,7 @@ fn progress_line(step: &Progress) -> Value {
 
 /// What clients without a bar of their own print.
 fn bar(current: u64, total: u64) -> String {
-    let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, (bytes & ((1 << 20) - 1)) * 10 >> 20);
+    let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes & ((1 << 20) - 1)) * 10) >> 20);
     if total == 0 { mib(current) } else { format!("{} of {}", mib(current), mib(total)) }
 }
 

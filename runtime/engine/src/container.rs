@@ -119,6 +119,11 @@ impl Container {
         Ok(())
     }
 
+    /// Whether it is removed once it has ended.
+    pub fn auto_remove(&self) -> bool {
+        self.config().body.host_config.as_ref().is_some_and(|host| host.auto_remove == Some(true))
+    }
+
     /// Whether it is on its way from nothing to running, or runs.
     pub fn is_active(&self) -> bool {
         matches!(self.state().phase, Phase::Running | Phase::Starting | Phase::Restarting)

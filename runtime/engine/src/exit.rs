@@ -47,12 +47,10 @@ impl Engine {
         self.clear_away(container);
         ::log::info!("container {} ({}) ended with {}", container.id, container.config().name, exit.code);
         let again = self.plan_restart(container, exit.code, ran_ms);
-        let host = container.config().body.host_config.clone();
-        let auto_remove = host.is_some_and(|host| host.auto_remove == Some(true));
         container.log.end_run();
         container.live().exits += 1;
         container.bells.ring();
-        if auto_remove && !again {
+        if container.auto_remove() && !again {
             self.schedule.add(Instant::now(), Job::Remove(container.id.clone()));
         }
     }

@@ -101,6 +101,10 @@ impl Engine {
             state.error = failure.error.chain();
             state.finished_unix_ms = Some(clock::unix_ms());
         });
+        // A client with `--rm` waits for the removal, whether the start went well or not.
+        if container.auto_remove() {
+            self.schedule.add(Instant::now(), Job::Remove(container.id.clone()));
+        }
         Err(failure.error)
     }
 

@@ -25,8 +25,11 @@ struct Rule {
     access: u32,
 }
 
+/// Kind, major, minor and access; `None`: any.
+type Allowed = (Option<u32>, Option<u32>, Option<u32>, u32);
+
 /// Always allowed: the nodes that every container has, pseudo terminals, and making (not opening) any node.
-const ALWAYS: [(Option<u32>, Option<u32>, Option<u32>, u32); 10] = [
+const ALWAYS: [Allowed; 10] = [
     (Some(CHAR), Some(1), Some(3), 7),
     (Some(CHAR), Some(1), Some(5), 7),
     (Some(CHAR), Some(1), Some(7), 7),

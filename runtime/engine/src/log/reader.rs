@@ -72,7 +72,7 @@ impl Cursor {
         let first_end = log.view(0).end;
         let at = match from {
             From::End => first_end,
-            From::Start | From::Tail(_) => Position { file: log.oldest()?, offset: 0 },
+            From::Start | From::Tail(_) => Position { file: log.oldest(), offset: 0 },
         };
         let mut cursor = Self {
             log,
@@ -192,7 +192,7 @@ impl Cursor {
                 self.file = self.log.file(self.at.file)?;
             }
             let Some(file) = &self.file else {
-                let oldest = self.log.oldest()?;
+                let oldest = self.log.oldest();
                 self.left_out(oldest);
                 continue;
             };

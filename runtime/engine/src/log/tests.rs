@@ -96,3 +96,20 @@ fn a_reader_that_does_not_read_is_told_what_it_missed_and_stops_nobody() {
     assert!(rest.contains("too slow") && rest.ends_with("1999\n"), "{rest}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
+
+#[test]
+fn the_log_of_a_removed_container_is_still_read_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Arc::new(Log::open_with(folder.path(), 100).unwrap());
+    log.begin_run();
+    let follow = Want { follow: Some(1), ..all() };
+    let cursor = Cursor::new(log.clone(), follow, From::Start, Cancel::new()).unwrap();
+    log.append(Stream::Stdout, 1, &[b'a'; 60]);
+    log.append(Stream::Stdout, 2, &[b'b'; 60]);
+    log.end_run();
+    fs::remove_dir_all(folder.path()).unwrap();
+    let cursor_end = Cursor::new(log, all(), From::Start, Cancel::new()).unwrap();
+    for cursor in [cursor, cursor_end] {
+        assert_eq!(text(cursor), format!("{}{}", "a".repeat(60), "b".repeat(60)));
+    }
+}

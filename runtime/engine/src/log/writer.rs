@@ -35,6 +35,9 @@ pub struct Position {
 
 struct State {
     file: File,
+    /// The file before it. Both stay open, so that clients still get the last output of a container that `--rm` has
+    /// removed meanwhile.
+    previous: Option<(u64, File)>,
     end: Position,
     buffer: Vec<u8>,
     /// Runs that began since the log was opened; the last is going on if `running`.
@@ -69,8 +72,11 @@ impl Log {
             ::log::warn!("{}: the last {} bytes are torn; cut off", path.display(), length - whole);
             file.set_len(whole)?;
         }
+        let before = number.checked_sub(1);
+        let previous = before.and_then(|before| Some((before, File::open(folder.join(format!("log.{before}"))).ok()?)));
         let state = State {
             file,
+            previous,
             end: Position { file: number, offset: whole },
             buffer: Vec::new(),
             runs: 0,
@@ -120,7 +126,8 @@ impl Log {
 
     fn rotate(&self, state: &mut State) -> io::Result<()> {
         let next = state.end.file + 1;
-        state.file = OpenOptions::new().read(true).append(true).create_new(true).open(self.path(next))?;
+        let file = OpenOptions::new().read(true).append(true).create_new(true).open(self.path(next))?;
+        state.previous = Some((state.end.file, std::mem::replace(&mut state.file, file)));
         state.end = Position { file: next, offset: 0 };
         for old in numbers(&self.folder)?.into_iter().filter(|number| number + 1 < next) {
             fs::remove_file(self.path(old))?;
@@ -178,19 +185,20 @@ impl Log {
         self.bells.add(bell);
     }
 
-    /// Opens file `number` for reading; `None` if it was rotated away.
+    /// File `number`, to be read at offsets; `None` if it was rotated away.
     pub fn file(&self, number: u64) -> io::Result<Option<File>> {
-        match File::open(self.path(number)) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        let state = self.lock();
+        match &state.previous {
+            _ if number == state.end.file => state.file.try_clone().map(Some),
+            Some((before, file)) if *before == number => file.try_clone().map(Some),
+            _ => Ok(None),
         }
     }
 
     /// Number of the oldest file that is there.
-    pub fn oldest(&self) -> io::Result<u64> {
-        let end = self.lock().end.file;
-        Ok(numbers(&self.folder)?.into_iter().min().unwrap_or(end))
+    pub fn oldest(&self) -> u64 {
+        let state = self.lock();
+        state.previous.as_ref().map_or(state.end.file, |(number, _)| *number)
     }
 
     /// Path of file `number`.

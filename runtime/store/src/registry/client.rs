@@ -143,7 +143,8 @@ impl<'a> Registry<'a> {
         match Challenge::parse(header) {
             Some(Challenge::Basic) => basic.ok_or_else(|| self.denied("no basic auth credentials".into())),
             Some(Challenge::Bearer { realm, service, scope }) => {
-                if !realm.starts_with("https://") && !(self.plain && realm.starts_with("http://")) {
+                let plain = self.plain && realm.starts_with("http://");
+                if !plain && !realm.starts_with("https://") {
                     return Err(self.broken(format!("its token service {realm:?} isn't reached over https")));
                 }
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.reference.repository()));
