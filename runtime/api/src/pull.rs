@@ -49,10 +49,13 @@ async fn pull(call: Call) -> Answer {
 }
 
 async fn import(call: Call) -> Answer {
+    if call.query.text("changes").is_some() {
+        return Err(Failure::unsupported("changes of an imported image's config (--change) are not served by Keel"));
+    }
     let name = call.query.text("repo").map(|repository| reference(repository, call.query.text("tag"))).transpose()?;
     let mut body = BodyReader::new(call.body);
-    streamed(call.context, move |store, progress| {
-        let id = store.import(&mut body, name.as_ref(), progress)?;
+    streamed(call.context, move |store, _| {
+        let id = store.import(&mut body, name.as_ref())?;
         Ok(vec![json!({ "status": id.to_string() })])
     })
     .await

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, SERVER};
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::call::Call;
+use crate::call::{Call, read_body};
 use crate::context::Context;
 use crate::query::{Query, decode};
 use crate::respond::{Body, Failure};
@@ -137,17 +137,29 @@ pub async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Result
 }
 
 async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
-    let path = request.uri().path();
+    let (parts, body) = request.into_parts();
+    let head = Request::from_parts(parts, ());
+    match route(&head) {
+        Ok((route, name, query, api_minor)) => {
+            (route.endpoint)(Call { context, head, body, name, query, api_minor }).await
+        }
+        Err(failure) => {
+            // A client that is still sending when the connection closes never sees why.
+            let _ = read_body(body).await;
+            Err(failure)
+        }
+    }
+}
+
+fn route(head: &Request<()>) -> Result<(&'static Route, String, Query, u32), Failure> {
+    let path = head.uri().path();
     if path.len() > MAX_PATH_BYTES {
         return Err(Failure::bad_request(format!("path is longer than {MAX_PATH_BYTES} bytes")));
     }
     let (api_minor, path) = split_version(path)?;
-    let (route, name) = find(request.method().as_str(), path)?;
-    let name = decode(name, false)?;
-    let query = Query::parse(request.uri().query().unwrap_or_default())?;
-    let (parts, body) = request.into_parts();
-    let head = Request::from_parts(parts, ());
-    (route.endpoint)(Call { context, head, body, name, query, api_minor }).await
+    let (route, name) = find(head.method().as_str(), path)?;
+    let query = Query::parse(head.uri().query().unwrap_or_default())?;
+    Ok((route, decode(name, false)?, query, api_minor))
 }
 
 fn find<'a>(method: &str, path: &'a str) -> Result<(&'static Route, &'a str), Failure> {
@@ -208,6 +220,7 @@ async fn absent(call: Call) -> Answer {
 }
 
 async fn unsupported(call: Call) -> Answer {
+    let _ = read_body(call.body).await;
     Err(Failure::unsupported(format!("{} is not served by Keel", call.head.uri().path())))
 }
 

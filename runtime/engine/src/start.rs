@@ -296,10 +296,15 @@ impl From<keel_oci::Error> for Failure {
             () => 128,
         };
         let error = match error {
-            // The client asked for what isn't there: its fault, and the whole reason in one line.
-            keel_oci::Error::Exec { .. } => {
-                let error = Error::internal("", error).chain();
-                Error::BadParameter(format!("failed to create task for container{error}"))
+            // The client asked for what isn't there: its fault. The reason is in the words and the case from which
+            // Docker's client tells what it exits with (127 and 126).
+            keel_oci::Error::Exec { program, hint, source } => {
+                let reason = match exit_code {
+                    127 => "no such file or directory".into(),
+                    _ => source.to_string().to_lowercase(),
+                };
+                let task = "failed to create task for container";
+                Error::BadParameter(format!("{task}: cannot execute {program:?}{hint}: {reason}"))
             }
             error => Error::internal("starting the container", error),
         };

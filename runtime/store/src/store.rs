@@ -150,12 +150,7 @@ impl Store {
     }
 
     /// Makes an image with one layer of a root file system's tar archive.
-    pub fn import(
-        &self,
-        archive: &mut dyn Read,
-        name: Option<&Reference>,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<ImageId, Error> {
+    pub fn import(&self, archive: &mut dyn Read, name: Option<&Reference>) -> Result<ImageId, Error> {
         let unpacked = self.depot.unpack("the imported archive", archive)?;
         let diff_id = unpacked.measured.diff_id;
         let _pins = self.pin([diff_id]);
@@ -178,7 +173,6 @@ impl Store {
             None,
             name.as_slice().iter().copied().cloned().collect::<Vec<_>>().as_slice(),
         )?;
-        progress(Progress { id: None, status: Status::Loaded(id.to_string()) });
         Ok(id)
     }
 
