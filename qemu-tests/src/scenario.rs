@@ -38,7 +38,7 @@ pub fn run_all(build: &Build, scenarios: &[Scenario], at_once: usize) -> (usize,
                         }
                         Err(error) => {
                             failed.fetch_add(1, Ordering::Relaxed);
-                            println!("FAILED  {} ({seconds} s): {}\n{error:?}\n", scenario.name, scenario.about);
+                            println!("FAILED  {} ({seconds} s): {}\n{error:#}\n", scenario.name, scenario.about);
                         }
                     }
                 }
