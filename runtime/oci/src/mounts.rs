@@ -113,30 +113,32 @@ fn protect(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
     attach(copy.as_fd(), target.as_fd(), "")
 }
 
-/// Covers files with `/dev/null` and folders with one empty file system.
+/// Covers files with `/dev/null` and folders with one empty file system. That is cloned only once it is attached:
+/// before Linux 6.15 a detached mount can't be.
 fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
     let mut empty: Option<OwnedFd> = None;
     for path in paths {
         let step = || format!("mask {path}");
         let Some(target) = existing(root, path).map_err(Failure::at(step()))? else { continue };
-        let cover = if inroot::is_folder(&target).map_err(Failure::at(step()))? {
-            if empty.is_none() {
-                let options = [("mode".to_owned(), Some("555".to_owned())), ("size".into(), Some("4k".into()))];
-                let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-                let made = new_file_system("tmpfs", &options, attributes);
-                empty = Some(made.map_err(Failure::at("make the empty file system that masks folders"))?);
-            }
-            match &empty {
-                Some(fs) => clone_mount(fs.as_fd(), "", false),
-                None => continue,
-            }
-        } else {
-            clone_mount(CWD.as_fd(), "/dev/null", false)
+        let is_folder = inroot::is_folder(&target).map_err(Failure::at(step()))?;
+        let cover = match &empty {
+            Some(attached) if is_folder => clone_mount(attached.as_fd(), "", false),
+            None if is_folder => empty_file_system(),
+            _ => clone_mount(CWD.as_fd(), "/dev/null", false),
         };
         let cover = cover.map_err(Failure::at(step()))?;
         attach(cover.as_fd(), target.as_fd(), "").map_err(Failure::at(step()))?;
+        if is_folder && empty.is_none() {
+            empty = Some(cover);
+        }
     }
     Ok(())
+}
+
+/// A file system with nothing in it, mounted nowhere yet.
+fn empty_file_system() -> io::Result<OwnedFd> {
+    let options = [("mode".to_owned(), Some("555".to_owned())), ("size".into(), Some("4k".into()))];
+    new_file_system("tmpfs", &options, attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
 }
 
 fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
