@@ -47,6 +47,8 @@ async fn assemble(context: &Context) -> Status {
         problems.push(format!("machine config refused, the one from {source} stays in force: {refused}"));
     }
     problems.extend(services.iter().filter(|service| is_down(service)).map(describe_down));
+    // One program that is down fails several questions with the same words.
+    problems.dedup();
     let release = Release::running();
     let addresses = addresses::current().unwrap_or_default();
     let counts = context.engine.counts();

@@ -49,7 +49,7 @@ fn parse() -> Result<Option<Options>, lexopt::Error> {
     while let Some(argument) = arguments.next()? {
         match argument {
             lexopt::Arg::Long("standalone") => options.standalone = true,
-            lexopt::Arg::Long("state") => options.state = arguments.value()?.into(),
+            lexopt::Arg::Long("state") => options.state = absolute(&arguments.value()?)?,
             lexopt::Arg::Long("socket") => options.socket = arguments.value()?.into(),
             lexopt::Arg::Long("config") => options.config = Some(arguments.value()?.into()),
             lexopt::Arg::Long("network") => options.network = true,
@@ -58,4 +58,9 @@ fn parse() -> Result<Option<Options>, lexopt::Error> {
         }
     }
     Ok(Some(options))
+}
+
+/// Containers' mounts are named by their whole paths.
+fn absolute(path: &std::ffi::OsStr) -> Result<std::path::PathBuf, lexopt::Error> {
+    std::path::absolute(path).map_err(|error| lexopt::Error::Custom(error.into()))
 }

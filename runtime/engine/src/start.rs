@@ -301,6 +301,7 @@ impl From<keel_oci::Error> for Failure {
             keel_oci::Error::Exec { program, hint, source } => {
                 let reason = match exit_code {
                     127 => "no such file or directory".into(),
+                    _ if source.raw_os_error() == Some(13) => "permission denied".into(),
                     _ => source.to_string().to_lowercase(),
                 };
                 let task = "failed to create task for container";

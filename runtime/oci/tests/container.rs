@@ -53,10 +53,12 @@ impl Image {
 fn spec(script: &str) -> Spec {
     let capabilities: Vec<String> = defaults::CAPABILITIES.map(String::from).to_vec();
     let map = vec![IdMapping { container_id: 0, host_id: HOST_BASE, size: 65536 }];
-    let mut spec = Spec::default();
-    spec.root = Some(Root::default());
-    spec.hostname = Some("box".into());
-    spec.mounts = defaults::mounts();
+    let mut spec = Spec {
+        root: Some(Root::default()),
+        hostname: Some("box".into()),
+        mounts: defaults::mounts(),
+        ..Spec::default()
+    };
     spec.process.args = ["sh", "-c", script].map(String::from).to_vec();
     spec.process.env = vec!["PATH=/nowhere:/bin".into()];
     spec.process.cwd = "/".into();
