@@ -51,6 +51,8 @@ pub(super) fn docker_client(build: &Build) -> Result<()> {
     host.docker_ok(&["kill", "web"])?;
     ensure!(host.docker_ok(&["wait", "web"])? == "137", "exit code of a killed container");
     host.docker_ok(&["rm", "web"])?;
+    // What `keelctl run` left, as `docker run` would.
+    host.docker_ok(&["container", "prune", "-f"])?;
     host.docker_ok(&["rmi", &web])?;
     let left = host.docker_ok(&["images", "-q", "--filter", &format!("reference={web}")])?;
     ensure!(left.is_empty(), "image is still there: {left}");

@@ -14,7 +14,7 @@ use keel_spec::control::Event;
 use keel_spec::paths;
 use keel_store::Store;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::context::Context;
 use crate::host::Host;
@@ -71,13 +71,16 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start worker threads")?;
-    let end = runtime.block_on(serve(options, settings, engine.clone(), problems))?;
-    // Threads that wait for containers or clients would keep the runtime from ending.
-    runtime.shutdown_background();
+    let (ending, ended) = watch::channel(false);
+    let end = runtime.block_on(serve(options, settings, engine.clone(), problems, ended))?;
     if let End::HostStops = end {
         log::info!("the host goes down: stopping all containers");
         engine.shutdown();
     }
+    // The answer to the very request that stops the host is among those under way.
+    runtime.block_on(server::drain(ending));
+    // Threads that wait for containers or clients would keep the runtime from ending.
+    runtime.shutdown_background();
     log::info!("the daemon ends");
     Ok(())
 }
@@ -122,6 +125,7 @@ async fn serve(
     settings: Settings,
     engine: Arc<Engine>,
     mut problems: Vec<String>,
+    ending: server::Ending,
 ) -> anyhow::Result<End> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -142,11 +146,11 @@ async fn serve(
         problems,
         long_calls: Arc::new(Semaphore::new(MAX_LONG_CALLS)),
     });
-    tokio::spawn(server::serve_unix(local, Arc::clone(&context)));
+    tokio::spawn(server::serve_unix(local, Arc::clone(&context), ending.clone()));
     if let Some((listener, tls)) = tls {
         let (config, renewal) = tls.into_parts();
         tokio::spawn(renewal.run());
-        tokio::spawn(server::serve_tls(listener, config, Arc::clone(&context)));
+        tokio::spawn(server::serve_tls(listener, config, Arc::clone(&context), ending));
     }
     log::info!("serving on {}", options.socket.display());
     if let Some(address) = &context.tls_listen {

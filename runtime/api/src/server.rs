@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::context::Context;
@@ -33,8 +33,19 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 64;
 /// Pause after a failed accept: what fails (no descriptors left) doesn't heal at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait for answers under way when the daemon ends.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections that the kernel keeps waiting.
 const BACKLOG: u32 = 128;
+
+/// Whether the daemon ends: listeners stop, connections close after the answer that is under way.
+pub type Ending = watch::Receiver<bool>;
+
+/// Tells all connections that the daemon ends, and waits for them, but not for long.
+pub async fn drain(ending: watch::Sender<bool>) {
+    let _ = ending.send(true);
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, ending.closed()).await;
+}
 
 /// Listens on a unix socket that only its owner may use. What a predecessor left under that name is replaced.
 pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
@@ -57,15 +68,19 @@ pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves the host itself.
-pub async fn serve_unix(listener: UnixListener, context: Arc<Context>) {
+pub async fn serve_unix(listener: UnixListener, context: Arc<Context>, mut ending: Ending) {
     let slots = Arc::new(Semaphore::new(MAX_LOCAL_CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = ending.changed() => return,
+        };
+        match accepted {
             Ok((stream, _)) => {
-                let context = Arc::clone(&context);
+                let (context, ending) = (Arc::clone(&context), ending.clone());
                 tokio::spawn(async move {
-                    connection(stream, context).await;
+                    connection(stream, context, ending).await;
                     drop(slot);
                 });
             }
@@ -75,12 +90,16 @@ pub async fn serve_unix(listener: UnixListener, context: Arc<Context>) {
 }
 
 /// Serves clients from afar that show a certificate.
-pub async fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, context: Arc<Context>) {
+pub async fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, context: Arc<Context>, mut ending: Ending) {
     let acceptor = TlsAcceptor::from(config);
     let slots = Arc::new(Semaphore::new(MAX_TLS_CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let (stream, peer) = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = ending.changed() => return,
+        };
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 pause_after(&error).await;
@@ -89,10 +108,10 @@ pub async fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, context
         };
         // Frames of attached containers are small and should not wait for each other.
         let _ = stream.set_nodelay(true);
-        let (acceptor, context) = (acceptor.clone(), Arc::clone(&context));
+        let (acceptor, context, ending) = (acceptor.clone(), Arc::clone(&context), ending.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => connection(stream, context).await,
+                Ok(Ok(stream)) => connection(stream, context, ending).await,
                 Ok(Err(error)) => log::info!("refused a TLS client from {peer}: {error}"),
                 Err(_) => log::info!("TLS client from {peer} took too long over its handshake"),
             }
@@ -106,7 +125,11 @@ async fn pause_after(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, context: Arc<Context>) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    context: Arc<Context>,
+    mut ending: Ending,
+) {
     let service = service_fn(move |request| router::answer(Arc::clone(&context), request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -114,9 +137,16 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
+        .with_upgrades();
+    let mut served = std::pin::pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        _ = ending.changed() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
         // Clients leave in the middle of things all the time: of use only when looking for something.
         log::debug!("connection ended: {error}");
     }

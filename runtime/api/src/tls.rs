@@ -1,6 +1,6 @@
 //! TLS for the API: both sides show certificates, and the host's is replaced while connections live.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub struct Renewal {
 
 impl Tls {
     /// Sets TLS up; `None`: the machine config doesn't bring all three PEM texts.
-    pub fn open(settings: &Settings, key_path: &PathBuf) -> Result<Option<Self>, Error> {
+    pub fn open(settings: &Settings, key_path: &Path) -> Result<Option<Self>, Error> {
         let api = &settings.api;
         let (Some(clients), Some(certificate), Some(key)) =
             (&api.client_ca_pem, &api.issuer_cert_pem, &api.issuer_key_pem)
