@@ -1,6 +1,6 @@
 //! TLS for the API: both sides show certificates, and the host's is replaced while connections live.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
