@@ -108,7 +108,6 @@ impl Target {
                 })?;
                 let stream = connect_tcp(host, *port)
                     .and_then(|stream| {
-                        stream.set_read_timeout(read_timeout)?;
                         stream.set_nodelay(true)?;
                         Ok(stream)
                     })
@@ -118,7 +117,7 @@ impl Target {
                              machine config bring certificates?"
                         ))
                     })?;
-                Ok(Box::new(tls::connect(stream, host, folder)?))
+                Ok(Box::new(tls::connect(stream, host, folder, read_timeout)?))
             }
         }
     }
