@@ -15,7 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::Service;
+use crate::control::{Service, Stage};
 use crate::release::Version;
 
 /// Why a request failed; `code` is for programs, `message` for people.
@@ -168,8 +168,8 @@ pub struct Status {
     pub boot_id: String,
     /// Milliseconds since boot.
     pub uptime_ms: u64,
-    /// Boot stages with the millisecond since kernel start at which each was done.
-    pub stages: Vec<(String, u64)>,
+    /// Boot stages, in order.
+    pub stages: Vec<Stage>,
     /// All services.
     pub services: Vec<Service>,
     /// Containers that run, and all of them.

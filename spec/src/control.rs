@@ -177,10 +177,22 @@ pub struct System {
     pub watchdog_reset: bool,
     /// Milliseconds after boot by which a release on trial must have passed.
     pub trial_deadline_ms: u64,
-    /// Boot stages with the millisecond since kernel start at which each was done, in order.
-    pub stages: Vec<(String, u64)>,
+    /// Boot stages, in order.
+    pub stages: Vec<Stage>,
     /// The shutdown that is under way.
     pub shutting_down: Option<Shutdown>,
+}
+
+/// A stage of the boot that is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// What was done.
+    pub name: String,
+    /// Milliseconds since kernel start at which it was done.
+    pub at_ms: u64,
+    /// Milliseconds of those for which processors were idle, summed over processors: where a boot waits rather than
+    /// works.
+    pub idle_ms: u64,
 }
 
 /// A process that PID 1 is the parent of on behalf of the runtime.

@@ -12,6 +12,18 @@ pub fn unix_ms() -> u64 {
     milliseconds(clock_gettime(ClockId::Realtime))
 }
 
+/// Milliseconds for which processors were idle since the kernel started, summed over processors (proc(5), `uptime`);
+/// 0 where `/proc` isn't mounted.
+pub fn idle_ms() -> u64 {
+    std::fs::read_to_string("/proc/uptime").map_or(0, |text| parse_idle(&text).unwrap_or(0))
+}
+
+fn parse_idle(uptime: &str) -> Option<u64> {
+    let (seconds, hundredths) = uptime.split_whitespace().nth(1)?.split_once('.')?;
+    let seconds: u64 = seconds.parse().ok()?;
+    Some(seconds.saturating_mul(1000).saturating_add(hundredths.parse::<u64>().ok()?.saturating_mul(10)))
+}
+
 /// Sets the clock forward to `unix_s`, if it is behind; says whether it was.
 pub fn not_before(unix_s: u64) -> bool {
     let Ok(tv_sec) = i64::try_from(unix_s) else { return false };
@@ -43,7 +55,13 @@ fn milliseconds(time: Timespec) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::rfc3339;
+    use super::{parse_idle, rfc3339};
+
+    #[test]
+    fn idle_time_is_the_second_figure() {
+        assert_eq!(parse_idle("350735.47 234388.90\n"), Some(234_388_900));
+        assert_eq!(parse_idle("1.00"), None);
+    }
 
     #[test]
     fn dates_around_leap_days_are_right() {

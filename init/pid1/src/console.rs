@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 
+use keel_spec::control::Stage;
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
 
 use crate::clock;
@@ -20,8 +21,8 @@ const MAX_STAGES: usize = 48;
 #[derive(Default)]
 pub struct Console {
     terminals: Vec<File>,
-    /// Boot stages with the millisecond since kernel start at which each was done.
-    pub stages: Vec<(String, u64)>,
+    /// Boot stages that are done.
+    pub stages: Vec<Stage>,
     /// Lines that have been shown and not yet been taken for PID 1's own log.
     pub unlogged: Vec<String>,
 }
@@ -53,7 +54,8 @@ impl Console {
     pub fn stage(&mut self, name: &str) {
         self.say(name);
         if self.stages.len() < MAX_STAGES {
-            self.stages.push((name.to_owned(), clock::boot_ms()));
+            let (at_ms, idle_ms) = (clock::boot_ms(), clock::idle_ms());
+            self.stages.push(Stage { name: name.to_owned(), at_ms, idle_ms });
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Machine {
     pub fds: FdStore,
     /// Containers' first processes.
     pub adoptions: Adoptions,
+    /// Whether a container was started since boot.
+    pub had_container: bool,
     own_log: Log,
     units: Vec<Unit>,
     clients: Vec<Option<Client>>,
@@ -122,6 +124,7 @@ impl Machine {
             boot_id,
             fds: FdStore::default(),
             adoptions: Adoptions::default(),
+            had_container: false,
             own_log: Log::default(),
             units,
             clients: (0..MAX_CLIENTS).map(|_| None).collect(),
@@ -264,7 +267,8 @@ impl Machine {
             Action::Finish(how) => {
                 finish::finish(how, &mut self.console, self.watchdog.as_ref());
             }
-            Action::Say(text) => self.say(&text),
+            Action::Stage(text) if !self.was_up => self.console.stage(&text),
+            Action::Say(text) | Action::Stage(text) => self.say(&text),
         }
     }
 

@@ -83,6 +83,9 @@ fn adopt(machine: &mut Machine, id: String, pid: u32, fds: &[OwnedFd]) -> Answer
     };
     match machine.adoptions.adopt(id, pid, alive) {
         Ok(adopted) => {
+            if !std::mem::replace(&mut machine.had_container, true) {
+                machine.console.stage("first container");
+            }
             if adopted.exit.is_some() {
                 machine.tell(&control::Event::Exited(adopted));
             }

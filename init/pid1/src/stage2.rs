@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use keel_spec::cmdline::{self, BootParameters};
+use keel_spec::control::Stage;
 use keel_spec::{disk, paths};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -20,15 +21,15 @@ use crate::{clock, mounts};
 /// First argument of init, by which it knows that stage 1 came before.
 pub const ARGUMENT: &str = "--stage2";
 
-/// What stage 1 tells stage 2, as arguments: `disk=NAME`, `watchdog=FD`, `watchdog-reset`, `stage=MS=NAME`.
+/// What stage 1 tells stage 2, as arguments: `disk=NAME`, `watchdog=FD`, `watchdog-reset`, `stage=MS=IDLE_MS=NAME`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Handover {
     /// Name of the disk that the root is on.
     pub disk: String,
     /// Open descriptor of the armed watchdog, and whether it caused the last reset.
     pub watchdog: Option<(i32, bool)>,
-    /// Boot stages so far, with the millisecond at which each was done.
-    pub stages: Vec<(String, u64)>,
+    /// Boot stages so far.
+    pub stages: Vec<Stage>,
 }
 
 impl Handover {
@@ -39,7 +40,7 @@ impl Handover {
             arguments.push(format!("watchdog={fd}"));
             arguments.extend(caused_reset.then(|| "watchdog-reset".to_owned()));
         }
-        arguments.extend(self.stages.iter().map(|(name, ms)| format!("stage={ms}={name}")));
+        arguments.extend(self.stages.iter().map(|it| format!("stage={}={}={}", it.at_ms, it.idle_ms, it.name)));
         arguments
     }
 
@@ -51,14 +52,18 @@ impl Handover {
             match name {
                 "disk" => handover.disk = value.to_owned(),
                 "watchdog" => handover.watchdog = value.parse().ok().map(|fd| (fd, caused_reset)),
-                "stage" => handover
-                    .stages
-                    .extend(value.split_once('=').and_then(|(ms, name)| Some((name.to_owned(), ms.parse().ok()?)))),
+                "stage" => handover.stages.extend(parse_stage(value)),
                 _ => {}
             }
         }
         handover
     }
+}
+
+fn parse_stage(value: &str) -> Option<Stage> {
+    let (at_ms, rest) = value.split_once('=')?;
+    let (idle_ms, name) = rest.split_once('=')?;
+    Some(Stage { name: name.to_owned(), at_ms: at_ms.parse().ok()?, idle_ms: idle_ms.parse().ok()? })
 }
 
 /// Kernel settings, below `/proc/sys`.
@@ -192,7 +197,10 @@ mod tests {
         let handover = Handover {
             disk: "nvme0n1".into(),
             watchdog: Some((7, true)),
-            stages: vec![("found a=b".into(), 812), ("mounted".into(), 900)],
+            stages: vec![
+                Stage { name: "found a=b".into(), at_ms: 812, idle_ms: 0 },
+                Stage { name: "mounted".into(), at_ms: 900, idle_ms: 30 },
+            ],
         };
         assert_eq!(Handover::parse(&handover.render()[1..]), handover);
         let none = Handover { disk: "vda".into(), ..Handover::default() };

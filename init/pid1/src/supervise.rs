@@ -138,6 +138,8 @@ pub enum Action {
     Finish(Shutdown),
     /// Tell people.
     Say(String),
+    /// Tell people of something that is a stage of the boot until all required services are up.
+    Stage(String),
 }
 
 /// All services.
@@ -286,7 +288,7 @@ pub fn step(mut supervisor: Supervisor, event: Event, now_ms: u64) -> (Superviso
             if let Some(slot) = supervisor.slots.get_mut(service)
                 && let State::Starting { pid: Some(pid), .. } = slot.state
             {
-                actions.push(Action::Say(format!("service {} is up", slot.service.name)));
+                actions.push(Action::Stage(format!("service {} is up", slot.service.name)));
                 slot.enter(State::Up { pid }, now_ms);
             }
         }

@@ -26,9 +26,9 @@ pub fn times(build: &Build) -> Result<Vec<Figure>> {
     for _ in 0..SAMPLES {
         let (machine, host) = fixture.boot()?;
         let status = host.keelctl_json(&["status"])?;
-        let init = busy_ms(&status, "stage 1")?;
+        let init = busy_ms(&status, "kernel handed over to stage 1")?;
         floor.push(init);
-        api.push(busy_ms(&status, "runtime up")? - init);
+        api.push(busy_ms(&status, "service runtime is up")? - init);
         container.push(busy_ms(&status, "first container")? + lifetime_ms(&host)? - init);
         off(machine, &host)?;
     }

@@ -14,7 +14,7 @@ pub(super) fn to_api(build: &Build) -> Result<()> {
     ensure!(status["version"] == FIRST && status["slot"] == "a", "status: {status}");
     ensure!(status["problems"].as_array().is_some_and(Vec::is_empty), "problems at first boot: {status}");
     let times: Vec<u64> =
-        status["stages"].as_array().into_iter().flatten().filter_map(|stage| stage[1].as_u64()).collect();
+        status["stages"].as_array().into_iter().flatten().filter_map(|stage| stage["at_ms"].as_u64()).collect();
     ensure!(times.len() >= 4 && times.is_sorted(), "boot stages with times: {status}");
 
     let services = host.keelctl_json(&["services"])?;
