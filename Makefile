@@ -5,6 +5,9 @@ PORT     ?= 2376
 WEB_PORT ?= 8080
 MEMORY   ?= 1024
 FRESH    ?=
+# What the machine of `make run` is told of: an update repository, and registries that are spoken to without TLS.
+UPDATE_URL ?=
+INSECURE_REGISTRY ?=
 # A person's further arguments, for example `make test ARGS=update`.
 ARGS     ?=
 
@@ -28,11 +31,12 @@ cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='-C target-feature=+crt-stat
              cargo build -q --profile host --target $(TARGET)
 BUILT     := build/cargo/$(TARGET)/host
 
-.PHONY: help deps tools programs faults keys inputs release image run demo test bench lint clean
+.PHONY: help deps tools programs faults keys inputs release image run publish demo test bench lint clean
 
 help:
 	@echo 'make image    a signed release and a disk image, in build/cloud/'
 	@echo 'make run      the image in QEMU, console on this terminal (FRESH=1: from the start; PORT=, WEB_PORT=, MEMORY=)'
+	@echo 'make publish  VERSION=X.Y.Z: builds that version into the update repository build/cloud/repository'
 	@echo 'make demo     boots, updates and breaks a machine, and shows what it does about it'
 	@echo 'make test     formatting, lints, unit tests, then scenarios in QEMU (ARGS=NAME: these scenarios only)'
 	@echo 'make bench    size, boot and memory, measured (ARGS=KEY: these figures only)'
@@ -84,8 +88,14 @@ image: release
 	@$(IMAGE) disk --release build/cloud/release --out build/cloud/disk.raw
 
 run: image
-	@$(IMAGE) config --out build/run/keel.toml
+	@$(IMAGE) config --out build/run/keel.toml $(if $(UPDATE_URL),--update-url $(UPDATE_URL)) \
+		$(addprefix --insecure-registry ,$(INSECURE_REGISTRY))
 	@$(IMAGE) run --port $(PORT) --web-port $(WEB_PORT) --memory $(MEMORY) $(if $(FRESH),--fresh)
+
+# A release of its own beside that of `make image`, added to the update repository.
+publish: programs inputs keys
+	@$(IMAGE) release --version $(VERSION) --programs build/programs --out build/cloud/published/$(VERSION) $(ARGS)
+	@$(IMAGE) publish --release build/cloud/published/$(VERSION) --repository build/cloud/repository
 
 demo: programs faults inputs keys
 	@$(TOOLS)/keel-demo $(ARGS)

@@ -59,7 +59,7 @@ fn elsewhere(status: &Status) -> String {
     format!(
         "From another terminal, in the folder of the project:\n\
          export DOCKER_HOST=tcp://{host}:{port} DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=$PWD/build/certs\n\
-         keelctl --host tcp://{host}:{port} --cert-path $PWD/build/certs status\n"
+         build/programs/keelctl --host tcp://{host}:{port} --cert-path $PWD/build/certs status\n"
     )
 }
 
@@ -146,7 +146,7 @@ mod tests {
 +----------------------------------------------------------------------------+
 From another terminal, in the folder of the project:
 export DOCKER_HOST=tcp://keel.example:2376 DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=$PWD/build/certs
-keelctl --host tcp://keel.example:2376 --cert-path $PWD/build/certs status
+build/programs/keelctl --host tcp://keel.example:2376 --cert-path $PWD/build/certs status
 ";
         assert_eq!(render(&status()), golden);
     }

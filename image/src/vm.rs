@@ -152,7 +152,7 @@ fn accelerator(kernel: &Path) -> Vec<&'static str> {
 
 /// Whether a kernel without any root gets as far as missing it. That `/dev/kvm` opens says little on a workstation
 /// that is a guest itself.
-fn kvm_works(kernel: &Path) -> bool {
+pub fn kvm_works(kernel: &Path) -> bool {
     if File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return false;
     }

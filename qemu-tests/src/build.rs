@@ -49,6 +49,11 @@ impl Build {
         self.build.join("programs")
     }
 
+    /// The kernel that releases are made from.
+    pub fn kernel(&self) -> Result<PathBuf> {
+        Ok(keel_image::inputs::locate(&self.build.join("inputs")).context("run `make inputs` first")?.kernel)
+    }
+
     /// Client certificates, as `DOCKER_CERT_PATH` wants them.
     pub fn certs(&self) -> PathBuf {
         self.build.join("certs")

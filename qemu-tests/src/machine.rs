@@ -6,9 +6,13 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use keel_image::vm::kvm_works;
+
+use crate::build::Build;
 
 /// Firmware of Debian's `ovmf` package.
 pub const FIRMWARE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -35,6 +39,8 @@ pub struct Hardware {
     pub memory_mib: u32,
     /// How guest time passes.
     pub clock: Clock,
+    /// A kernel for finding out whether KVM works.
+    pub kernel: PathBuf,
     /// Guest TCP ports that are reached on the workstation's loopback.
     pub guest_ports: Vec<u16>,
     /// Text of `keel.toml`, handed over as a fw_cfg file; empty: none.
@@ -43,7 +49,7 @@ pub struct Hardware {
 
 impl Hardware {
     /// A machine of the usual size, with a disk of its own copied from `disk` and grown to `disk_bytes` (sparse).
-    pub fn with_disk(dir: &Path, disk: &Path, disk_bytes: u64) -> Result<Self> {
+    pub fn with_disk(build: &Build, dir: &Path, disk: &Path, disk_bytes: u64) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         let copy = dir.join("disk.raw");
         let done = Command::new("cp")
@@ -64,6 +70,7 @@ impl Hardware {
             dir: dir.to_owned(),
             memory_mib: 1024,
             clock: Clock::Real,
+            kernel: build.kernel()?,
             guest_ports: vec![2376, 8080],
             config: String::new(),
         })
@@ -101,7 +108,7 @@ impl Machine {
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-M", "q35,smm=off"])
             .args(["-m", &hardware.memory_mib.to_string()])
-            .args(accelerator(hardware.clock))
+            .args(accelerator(hardware))
             .args(["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE_CODE}")])
             .args(["-drive", &format!("if=pflash,format=raw,unit=1,file={}", path(&dir.join("variables.fd"))?)])
             .args(["-drive", &format!("if=none,id=disk,format=raw,discard=unmap,file={}", path(&hardware.disk())?)])
@@ -206,10 +213,15 @@ pub fn tail(console: &str) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
-/// One processor under software emulation: with several, QEMU 7.2 was seen to break guests that patch their own code.
-fn accelerator(clock: Clock) -> Vec<&'static str> {
+/// KVM where a guest runs on it, which is found out once. Else software emulation, of one processor: with several,
+/// QEMU 7.2 was seen to break guests that patch their own code.
+fn accelerator(hardware: &Hardware) -> Vec<&'static str> {
+    static KVM: OnceLock<bool> = OnceLock::new();
+    if hardware.clock == Clock::Real && *KVM.get_or_init(|| kvm_works(&hardware.kernel)) {
+        return vec!["-accel", "kvm", "-cpu", "host", "-smp", "2"];
+    }
     let mut arguments = vec!["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1"];
-    if clock == Clock::Instructions {
+    if hardware.clock == Clock::Instructions {
         arguments.extend(["-icount", "shift=0,sleep=off"]);
     }
     arguments

@@ -59,7 +59,7 @@ pub fn smallest_guest(build: &Build) -> Result<Vec<Figure>> {
     let mut smallest = None;
     for size in SIZES_MIB {
         let mut hardware =
-            Hardware::with_disk(&fixture.dir.join(format!("{size}")), &fixture.hardware.disk(), DISK_BYTES)?;
+            Hardware::with_disk(build, &fixture.dir.join(format!("{size}")), &fixture.hardware.disk(), DISK_BYTES)?;
         hardware.config = fixture.hardware.config.clone();
         hardware.memory_mib = size;
         match works(build, &hardware, archive.to_str().context("path")?) {

@@ -70,7 +70,7 @@ impl Fixture {
                 build.disk(&first, &disk)?;
             }
         }
-        let mut hardware = Hardware::with_disk(&dir.join("machine"), &disk, DISK_BYTES)?;
+        let mut hardware = Hardware::with_disk(build, &dir.join("machine"), &disk, DISK_BYTES)?;
         let base_config = config(build, &server)?;
         hardware.config = base_config.clone();
         Ok(Self { build: build.clone(), dir, server, hardware, base_config })

@@ -35,7 +35,8 @@ pub(super) fn ten_points(build: &Build) -> Result<()> {
             drop(machine);
             let image = build.build.join("tests/releases").join(format!("{FIRST}.raw"));
             let config = std::mem::take(&mut fixture.hardware.config);
-            fixture.hardware = Hardware::with_disk(&fixture.dir.join(format!("machine-{index}")), &image, DISK_BYTES)?;
+            fixture.hardware =
+                Hardware::with_disk(build, &fixture.dir.join(format!("machine-{index}")), &image, DISK_BYTES)?;
             fixture.hardware.config = config;
             let (machine, host) = fixture.boot()?;
             cut_at(machine, &host, *point)?;
