@@ -64,7 +64,8 @@ fn signals_reach_every_client() {
         let (first, second) = (proxy(&path).await, proxy(&path).await);
         let mut streams = [first.receive_progress().await.unwrap(), second.receive_progress().await.unwrap()];
         // A call that is answered: both clients are known to the server.
-        (first.status().await.unwrap(), second.status().await.unwrap());
+        first.status().await.unwrap();
+        second.status().await.unwrap();
         let progress = InstallProgress { stage: "root".into(), done_bytes: 1, total_bytes: 2 };
         server.emitter().emit("org.keel.Updater1", "Progress", &progress).await;
         for stream in &mut streams {
