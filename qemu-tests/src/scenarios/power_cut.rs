@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::fixture::{BOOT_LIMIT, Fixture, Variant};
 use crate::build::{Build, DISK_BYTES, FIRST, SECOND};
 use crate::clients::Host;
-use crate::machine::Hardware;
+use crate::machine::{Hardware, Machine};
+
+/// Stages of an install, in order.
+const STAGES: [&str; 6] = ["metadata", "tree", "root", "verify", "uki", "commit"];
 
 /// Points at which the power is cut: the stage, and the share of it that is done, in percent.
 const POINTS: [(&str, u64); 10] = [
@@ -67,16 +70,43 @@ fn running(host: &Host) -> Result<String> {
     Ok(host.keelctl_json(&["status"])?["version"].as_str().unwrap_or_default().to_owned())
 }
 
-/// Starts an install and cuts the power once it has got to a point, or at its end if that comes first.
-fn cut_at(machine: crate::machine::Machine, host: &Host, (stage, percent): (&str, u64)) -> Result<()> {
+/// Starts an install and cuts the power once it has got to a point, or past it. It is an error if it gets to its end
+/// first, because then nothing was cut.
+fn cut_at(machine: Machine, host: &Host, point: (&str, u64)) -> Result<()> {
     let mut install = host.install(None)?;
     while let Some(event) = install.next_event()? {
         let progress = &event["progress"];
-        let (done, total) =
-            (progress["done_bytes"].as_u64().unwrap_or(0), progress["total_bytes"].as_u64().unwrap_or(0));
-        if progress["stage"] == stage && done * 100 >= percent * total {
-            break;
+        let bytes = |key: &str| progress[key].as_u64().unwrap_or(0);
+        let (done, total) = (bytes("done_bytes"), bytes("total_bytes").max(1));
+        let stage = progress["stage"].as_str().unwrap_or_default();
+        if is_at(stage, done * 100 / total, point) {
+            println!("        power cut at {stage}, {done} of {total} bytes (wanted {} {} %)", point.0, point.1);
+            return machine.cut_power();
         }
     }
-    machine.cut_power()
+    bail!("the install got to its end before {} {} %", point.0, point.1)
+}
+
+/// Whether an install that is at `percent` of `stage` has got to `point`. Progress is told a few times a second, so a
+/// short stage may not be told of at all.
+fn is_at(stage: &str, percent: u64, point: (&str, u64)) -> bool {
+    let order = |name: &str| STAGES.iter().position(|stage| *stage == name);
+    match (order(stage), order(point.0)) {
+        (Some(now), Some(wanted)) => now > wanted || now == wanted && percent >= point.1,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_at;
+
+    #[test]
+    fn a_later_stage_is_past_every_point_of_an_earlier_one() {
+        assert!(is_at("verify", 0, ("root", 80)));
+        assert!(is_at("root", 80, ("root", 80)));
+        assert!(!is_at("root", 79, ("root", 80)));
+        assert!(!is_at("tree", 100, ("root", 0)));
+        assert!(!is_at("unheard-of", 100, ("root", 0)));
+    }
 }

@@ -20,7 +20,9 @@ pub enum Problem {
     #[error(transparent)]
     Malformed(#[from] MetadataError),
     /// Too few signatures by keys that count.
-    #[error("is signed by {have} of the {need} keys needed for {role}: it wasn't published with the owner's keys")]
+    #[error(
+        "has a valid signature by {have} of the {need} keys needed for {role}: it wasn't published with the owner's keys"
+    )]
     Signature {
         /// Valid signatures by different keys.
         have: usize,
