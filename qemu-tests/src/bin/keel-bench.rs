@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("keel-bench: {error:?}");
+            eprintln!("keel-bench: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -35,7 +35,7 @@ fn run() -> Result<()> {
         match (measurement.run)(&build) {
             Ok(measured) => figures.extend(measured),
             // A figure that can't be measured here is absent, never guessed; the others are still wanted.
-            Err(error) => eprintln!("can't measure {}: {error:?}", measurement.keys.join(", ")),
+            Err(error) => eprintln!("can't measure {}: {error:#}", measurement.keys.join(", ")),
         }
     }
     ensure!(!figures.is_empty(), "nothing could be measured");

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("\nkeel-demo: {error:?}");
+            eprintln!("\nkeel-demo: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -45,12 +45,9 @@ fn run() -> Result<()> {
     ];
     prepare_releases(&build, &releases)?;
     let mut fixture = Fixture::new(&build, "demo")?;
-    // One try for each release instead of three, and a short health gate, so that an onlooker needn't wait.
-    fixture.hardware.config = fixture
-        .hardware
-        .config
-        .replace("[update]\n", "[update]\ntries = 1\n")
-        .replace("within_s = 60", "within_s = 25");
+    // One try for each release instead of three, and a shorter health gate, so that an onlooker needn't wait.
+    fixture.one_try();
+    fixture.hardware.config = fixture.hardware.config.replace("within_s = 90", "within_s = 40");
     let page = images::busybox(&fixture.dir, "web", "Hello from a container on Keel\n")?;
 
     let begun = Instant::now();

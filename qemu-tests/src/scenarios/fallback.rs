@@ -14,20 +14,23 @@ use crate::machine::tail;
 const FALLBACK_LIMIT: Duration = Duration::from_secs(900);
 
 pub(super) fn panic(build: &Build) -> Result<()> {
-    falls_back(build, "fallback-panic", Variant::PanicInit, &["panic"])
+    falls_back(&Fixture::new(build, "fallback-panic")?, Variant::PanicInit, &["panic"])
 }
 
 pub(super) fn hang(build: &Build) -> Result<()> {
-    falls_back(build, "fallback-hang", Variant::HangInit, &["watchdog"])
+    let mut fixture = Fixture::new(build, "fallback-hang")?;
+    fixture.one_try();
+    falls_back(&fixture, Variant::HangInit, &["watchdog"])
 }
 
 pub(super) fn unhealthy(build: &Build) -> Result<()> {
-    falls_back(build, "fallback-unhealthy", Variant::NeverReady, &["runtime"])
+    let mut fixture = Fixture::new(build, "fallback-unhealthy")?;
+    fixture.one_try();
+    falls_back(&fixture, Variant::NeverReady, &["runtime"])
 }
 
 /// Installs a bad release, reboots, and waits for the good one to come back and to name the bad one and its reason.
-fn falls_back(build: &Build, name: &str, variant: Variant, reasons: &[&str]) -> Result<()> {
-    let fixture = Fixture::new(build, name)?;
+fn falls_back(fixture: &Fixture, variant: Variant, reasons: &[&str]) -> Result<()> {
     fixture.publish(SECOND, variant)?;
     let (machine, host) = fixture.boot()?;
     host.install(None)?.finish()?;
@@ -65,7 +68,8 @@ fn wait_fallback(host: &crate::clients::Host, machine: &crate::machine::Machine)
 }
 
 pub(super) fn flipped_bit(build: &Build) -> Result<()> {
-    let fixture = Fixture::new(build, "fallback-rot")?;
+    let mut fixture = Fixture::new(build, "fallback-rot")?;
+    fixture.one_try();
     fixture.publish(SECOND, Variant::Good)?;
     let (mut machine, host) = fixture.boot()?;
     host.install(None)?.finish()?;
