@@ -14,6 +14,8 @@ use anyhow::{Context, Result};
 pub enum Fault {
     /// One bit of the byte at this offset is turned round.
     FlipBit(u64),
+    /// One bit in every block of 4096 bytes is turned round, so that a delta meets one, whichever blocks it fetches.
+    FlipBlocks,
     /// The connection ends after this many bytes of the body.
     CutAfter(u64),
 }
@@ -137,6 +139,10 @@ fn send(
         match fault {
             Some(Fault::FlipBit(offset)) if (at..at + got as u64).contains(&offset) => {
                 part[(offset - at) as usize] ^= 1
+            }
+            Some(Fault::FlipBlocks) => {
+                let first = (4096 - at % 4096) % 4096;
+                part.iter_mut().skip(first as usize).step_by(4096).for_each(|byte| *byte ^= 1);
             }
             Some(Fault::CutAfter(limit)) if at + got as u64 > limit => {
                 writer.write_all(&part[..limit.saturating_sub(at) as usize])?;

@@ -47,7 +47,7 @@ fn run() -> Result<()> {
     let mut fixture = Fixture::new(&build, "demo")?;
     // One try for each release instead of three, and a shorter health gate, so that an onlooker needn't wait.
     fixture.one_try();
-    fixture.hardware.config = fixture.hardware.config.replace("within_s = 90", "within_s = 40");
+    fixture.hardware.config = fixture.hardware.config.replace("within_s = 90", "within_s = 30");
     let page = images::busybox(&fixture.dir, "web", "Hello from a container on Keel\n")?;
 
     let begun = Instant::now();
@@ -70,8 +70,8 @@ fn run() -> Result<()> {
         demo.bad_release(what, version)?;
     }
     fixture.publish("0.6.0", Variant::Good)?;
-    fixture.server.set_fault("keel-cloud-0.6.0.root", Some(Fault::FlipBit(4096)));
-    demo.refused("a tampered release: one bit of its root image is flipped", None)?;
+    fixture.server.set_fault("keel-cloud-0.6.0.root", Some(Fault::FlipBlocks));
+    demo.refused("a tampered release: bits of its root image are flipped", None)?;
     demo.refused("an older release", Some(FIRST))?;
     demo.say("power off");
     demo.host.keelctl_ok(&["poweroff"])?;
@@ -106,7 +106,19 @@ impl Demo {
     fn serve(&mut self, archive: &str) -> Result<()> {
         self.say("a web server container: docker load, docker run -d --restart always -p 8080:80");
         self.host.docker_ok(&["load", "-i", archive])?;
-        self.host.docker_ok(&["run", "-d", "--name", "web", "--restart", "always", "-p", "8080:80", "web:1"])?;
+        self.host.docker_ok(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "--restart",
+            "always",
+            "--stop-timeout",
+            "1",
+            "-p",
+            "8080:80",
+            "web:1",
+        ])?;
         self.show_page()
     }
 

@@ -53,7 +53,8 @@ pub(super) fn releases(build: &Build) -> Result<()> {
 
     for suffix in ["json", "verity", "root", "efi"] {
         let name = format!("keel-cloud-{SECOND}.{suffix}");
-        fixture.server.set_fault(&name, Some(Fault::FlipBit(100)));
+        let fault = if suffix == "root" { Fault::FlipBlocks } else { Fault::FlipBit(100) };
+        fixture.server.set_fault(&name, Some(fault));
         refused(&host, &["update", "install"], DIGEST, &[&name])?;
         fixture.server.set_fault(&name, None);
         untouched()?;
