@@ -25,6 +25,7 @@ pub fn times(build: &Build) -> Result<Vec<Figure>> {
     let (mut floor, mut api, mut container) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         let (machine, host) = fixture.boot()?;
+        host.docker_ok(&["wait", "first"])?;
         let status = host.keelctl_json(&["status"])?;
         let init = busy_ms(&status, "kernel handed over to stage 1")?;
         floor.push(init);
