@@ -4,7 +4,6 @@
 //! - [`choose`]: which release to install
 //! - [`delta`]: what a new release has in common with the running one
 //! - [`disk`]: the disk with the slots, and its partition table
-//! - [`durable`]: durable files
 //! - [`esp`]: UKIs on the EFI system partition
 //! - [`failure`]: why the updater refused or failed
 //! - [`fallback`]: after a boot: did the new release come up, and if not, why
@@ -29,7 +28,6 @@ pub mod blocks;
 pub mod choose;
 pub mod delta;
 pub mod disk;
-pub mod durable;
 pub mod esp;
 pub mod failure;
 pub mod fallback;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use keel_durable as durable;
 use keel_spec::api::{ErrorCode, UpdateCheck, UpdateStatus};
 use keel_spec::config::Settings;
 use keel_spec::disk::Slot;
@@ -13,7 +14,6 @@ use keel_spec::tuf::{Role, Time};
 
 use crate::choose;
 use crate::disk;
-use crate::durable;
 use crate::esp::{self, Esp, Uki};
 use crate::failure::{Failure, Result, chain};
 use crate::host::{self, Host};

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::durable;
+use keel_durable as durable;
 
 /// Where the kernel shows records.
 pub const FOLDER: &str = "/sys/fs/pstore";

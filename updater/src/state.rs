@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+use keel_durable::{self as durable, Stored};
 use keel_spec::api::BadRelease;
 use keel_spec::release::Version;
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
 use crate::failure::{Failure, Result};
 
 /// Largest state file.
@@ -102,26 +102,16 @@ impl File {
 
     /// Reads it; what can't be read is moved aside.
     pub fn read(&self) -> State {
-        let outcome = durable::read(&self.path, MAX_BYTES)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose().map_err(|e| e.to_string()));
-        match outcome {
-            Ok(state) => state.unwrap_or_default(),
-            Err(error) => {
-                let aside = self.path.with_extension("json.broken");
-                log::warn!("{} can't be read and is moved to {}: {error}", self.path.display(), aside.display());
-                if let Err(error) = std::fs::rename(&self.path, &aside) {
-                    log::warn!("move {} aside: {error}", self.path.display());
-                }
-                State::default()
-            }
-        }
+        let stored = durable::read_json(&self.path, MAX_BYTES).unwrap_or_else(|error| {
+            log::warn!("{} can't be read: {error}", self.path.display());
+            Stored::Damaged
+        });
+        stored.value().unwrap_or_default()
     }
 
     /// Writes it durably.
     pub fn write(&self, state: &State) -> Result<()> {
-        let bytes = serde_json::to_vec(state).map_err(Failure::io("write the updater's state"))?;
-        durable::write(&self.path, &bytes).map_err(Failure::io(format!("write {}", self.path.display())))
+        durable::write_json(&self.path, state).map_err(Failure::io(format!("write {}", self.path.display())))
     }
 
     /// Changes it durably.
@@ -152,7 +142,7 @@ mod tests {
         assert_eq!(file.read().rest["from_the_future"]["a"], 1);
         std::fs::write(&file.path, br#"{"bad":["#).unwrap();
         assert_eq!(file.read(), State::default());
-        assert!(file.path.with_extension("json.broken").exists());
+        assert!(file.path.with_extension("json.unreadable").exists());
     }
 
     #[test]

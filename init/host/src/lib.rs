@@ -1,13 +1,11 @@
 //! The small services of a host, each a verb of one program and a supervised process of its own.
 //!
-//! - [`durable`]: files that survive a power failure
 //! - [`network`]: links, addresses, routes, resolver configuration; DHCP
 //! - [`provision`]: the state partition grows, the machine config comes into force
 //! - [`time`]: the clock follows NTP servers
 //! - `sys`: the ioctls and system calls that have no safe wrapper
 #![deny(unsafe_code)]
 
-pub mod durable;
 pub mod network;
 pub mod provision;
 mod sys;

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cancel::Bells;
-use crate::disk::{Config, Phase, State};
-use crate::durable;
+use crate::disk::{Config, Phase, State, save};
 use crate::error::{Doing, Error};
 use crate::log::writer::Log;
 use crate::parent::InitLink;
@@ -99,7 +98,7 @@ impl Container {
     pub fn update(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         let mut state = lock(&self.state);
         change(&mut state);
-        let result = durable::write(&self.folder.join("state.json"), &*state);
+        let result = save(&self.folder.join("state.json"), &*state);
         drop(state);
         self.bells.ring();
         result
@@ -114,7 +113,7 @@ impl Container {
 
     /// Replaces what was asked for, durably.
     pub fn set_config(&self, config: Config) -> Result<(), Error> {
-        durable::write(&self.folder.join("config.json"), &config)?;
+        save(&self.folder.join("config.json"), &config)?;
         *lock(&self.config) = Arc::new(config);
         Ok(())
     }

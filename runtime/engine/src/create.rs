@@ -4,12 +4,12 @@ use std::fs;
 use std::sync::Arc;
 
 use bollard_stubs::models::{ContainerCreateBody, ContainerCreateResponse, HostConfig, Mount, MountType};
+use keel_durable as durable;
 use keel_store::ImageId;
 
 use crate::clock;
 use crate::container::Container;
-use crate::disk::{Config, State};
-use crate::durable;
+use crate::disk::{Config, State, save};
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
 use crate::id;
@@ -126,8 +126,8 @@ impl Engine {
 
 fn make_folder(folder: &std::path::Path, config: &Config) -> Result<(), Error> {
     fs::create_dir(folder).doing(|| format!("making {}", folder.display()))?;
-    durable::write(&folder.join("state.json"), &State::default())?;
-    durable::write(&folder.join("config.json"), config)?;
+    save(&folder.join("state.json"), &State::default())?;
+    save(&folder.join("config.json"), config)?;
     let parent = folder.parent().unwrap_or(folder);
     durable::sync_folder(parent).doing(|| format!("syncing {}", parent.display()))
 }

@@ -2,9 +2,28 @@
 //!
 //! Fields are only ever added, each with a default, so that releases before and after can read each other's files.
 
+use std::path::Path;
+
 use bollard_stubs::models::ContainerCreateBody;
+use keel_durable::{self as durable, Stored};
 use keel_net::Endpoint;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Doing, Error};
+
+/// Longest file that is read back.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Writes one of these files, durably.
+pub fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    durable::write_json(path, value).doing(|| format!("writing {}", path.display()))
+}
+
+/// Reads one of these files; what is torn is moved aside.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Stored<T>, Error> {
+    durable::read_json(path, MAX_BYTES).doing(|| format!("reading {}", path.display()))
+}
 
 /// What was asked for; never changes but for the name.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -8,7 +8,7 @@
 //! - `restart`: restart policies, pure
 //! - `plan`: from a request to an OCI configuration, pure
 //! - `parent`: PID 1, or this process itself, as the containers' parent
-//! - `container`, `disk`, `durable`: a container in memory and on disk
+//! - `container`, `disk`: a container in memory and on disk
 //! - `stdio`, `stdin`, `log`: its streams
 //! - `cancel`, `output`, `error`: what callers hold
 //! - `show`: its state in Docker's words
@@ -21,7 +21,6 @@ mod clock;
 mod container;
 mod create;
 mod disk;
-mod durable;
 mod engine;
 mod error;
 mod exit;

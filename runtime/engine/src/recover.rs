@@ -18,13 +18,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use keel_durable::Stored;
 use keel_spec::control::{Adopted, Exit};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::clock;
 use crate::container::{Container, stdin_name};
-use crate::disk::{Config, Phase, State};
-use crate::durable;
+use crate::disk::{Config, Phase, State, load};
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
 use crate::id;
@@ -77,20 +77,22 @@ fn read_folders(engine: &Arc<Engine>) -> Result<(), Error> {
 }
 
 fn read_folder(engine: &Arc<Engine>, name: &str, path: &Path) -> Result<(), Error> {
-    let config = match durable::read::<Config>(&path.join("config.json")) {
-        Some(config) if config.id == name => config,
-        Some(_) => return Err(Error::internal(format!("reading {}", path.display()), "it names another container")),
-        None if path.join("config.unreadable").exists() => {
-            return Err(Error::internal(format!("reading {}", path.display()), "its config.json is not usable"));
+    let config = match load::<Config>(&path.join("config.json"))? {
+        Stored::Value(config) if config.id == name => config,
+        Stored::Value(_) => {
+            return Err(Error::internal(format!("reading {}", path.display()), "it names another container"));
         }
-        None => {
+        Stored::Absent if !path.join("config.json.unreadable").exists() => {
             ::log::warn!("container {name}: it was never wholly created; removed");
             return remove_all(path).doing(|| format!("removing {}", path.display()));
+        }
+        Stored::Absent | Stored::Damaged => {
+            return Err(Error::internal(format!("reading {}", path.display()), "its config.json is not usable"));
         }
     };
     let lost =
         || State { phase: Phase::Exited, exit_code: LOST, error: "its state was lost".into(), ..State::default() };
-    let state = durable::read(&path.join("state.json")).unwrap_or_else(lost);
+    let state = load(&path.join("state.json"))?.value().unwrap_or_else(lost);
     let container = Container::open(path, config, state, &engine.link)?;
     engine.table().insert(container.id.clone(), container);
     Ok(())

@@ -1,7 +1,6 @@
 //! Images and their layers: pulled, loaded, kept by content, mounted.
 //!
 //! - [`digest`]: SHA-256 digests, and streams that compute them
-//! - `durable`: files that survive a crash
 //! - [`error`]: what can go wrong, with Docker's wording where its clients show it
 //! - [`image`]: what is known of an image
 //! - `layer`: layers: archives in, folders out
@@ -19,7 +18,6 @@
 #![deny(unsafe_code)]
 
 pub mod digest;
-mod durable;
 pub mod error;
 pub mod image;
 mod layer;

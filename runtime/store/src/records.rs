@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use keel_durable::{self as durable, Stored};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, ImageId};
-use crate::durable;
 use crate::error::Error;
 use crate::reference::Reference;
 
@@ -49,22 +49,9 @@ impl Records {
     /// file is moved aside, and then layers that nothing refers to must be kept.
     pub fn open(root: &Path) -> Result<(Self, bool), Error> {
         let path = root.join("images.json");
-        let bytes = match durable::read(&path, MAX_FILE_BYTES) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok((Self { path, images: Images::default() }, true));
-            }
-            Err(error) => return Err(Error::io("reading", &path)(error)),
-        };
-        match serde_json::from_slice(&bytes) {
-            Ok(images) => Ok((Self { path, images }, true)),
-            Err(error) => {
-                let aside = path.with_extension("damaged");
-                log::error!("{} is damaged ({error}) and was moved to {}", path.display(), aside.display());
-                std::fs::rename(&path, &aside).map_err(Error::io("moving aside", &path))?;
-                Ok((Self { path, images: Images::default() }, false))
-            }
-        }
+        let stored = durable::read_json(&path, MAX_FILE_BYTES).map_err(Error::io("reading", &path))?;
+        let reliable = stored != Stored::Damaged;
+        Ok((Self { path, images: stored.value().unwrap_or_default() }, reliable))
     }
 
     /// The images as they are.
@@ -77,8 +64,7 @@ impl Records {
         let mut images = self.images.clone();
         let result = change(&mut images)?;
         if images != self.images {
-            let json = serde_json::to_vec(&images).map_err(|e| Error::io("writing", &self.path)(e.into()))?;
-            durable::write(&self.path, &json)?;
+            durable::write_json(&self.path, &images).map_err(Error::io("writing", &self.path))?;
             self.images = images;
         }
         Ok(result)

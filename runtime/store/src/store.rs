@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use keel_durable as durable;
 use keel_fetch::Client;
 use rustix::fs::{FlockOperation, flock};
 
@@ -19,7 +20,7 @@ use crate::progress::{Progress, Status};
 use crate::records::{Record, Records};
 use crate::reference::Reference;
 use crate::userns::Namespaces;
-use crate::{durable, load, mount, registry, remove};
+use crate::{load, mount, registry, remove};
 
 /// How a store works.
 #[derive(Clone, Debug, Default)]
@@ -261,7 +262,7 @@ impl Store {
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
         if !path.exists() {
-            durable::write(&path, bytes)?;
+            durable::write(&path, bytes).map_err(Error::io("writing", &path))?;
         }
         Ok(digest)
     }
@@ -297,6 +298,11 @@ impl Store {
     fn describe(&self, id: ImageId, record: Record) -> Result<Image, Error> {
         let path = self.blob_path(&id);
         let bytes = durable::read(&path, MAX_CONFIG_BYTES).map_err(Error::io("reading", &path))?;
+        let bytes = bytes.ok_or_else(|| Error::Io {
+            operation: "reading",
+            path: path.display().to_string(),
+            source: std::io::ErrorKind::NotFound.into(),
+        })?;
         let got = Digest::of(&bytes);
         if got != id {
             return Err(Error::Digest { what: format!("config {}", path.display()), expected: id, got });

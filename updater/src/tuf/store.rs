@@ -5,9 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use keel_durable as durable;
 use keel_spec::tuf::Role;
-
-use crate::durable;
 
 /// A folder of accepted metadata.
 #[derive(Debug)]

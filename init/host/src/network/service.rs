@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use keel_durable as durable;
 use keel_link::control;
 use keel_spec::config::Settings;
 use keel_spec::paths;
@@ -20,7 +21,6 @@ use super::dhcp::socket;
 use super::links::{self, Link};
 use super::netlink::{self, Netlink};
 use super::resolv;
-use crate::durable;
 
 /// The service counts as up after this long even without a lease: the host is of use without a network.
 const READY_WITHOUT_LEASE: Duration = Duration::from_secs(10);

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use keel_durable as durable;
 use keel_spec::config::{self, Settings};
 use keel_spec::paths;
 
 use super::sources::Found;
-use crate::durable;
 
 /// The settings of the last good config as JSON, beside its text: a release that doesn't know a key of the text yet
 /// (after a fallback) still reads the settings it knows.
@@ -86,7 +86,8 @@ impl Last {
 }
 
 fn remember(state: &Path, text: &str, settings: &Settings) -> std::io::Result<()> {
-    durable::write(&state.join(LAST_SETTINGS), &serde_json::to_vec(settings)?)?;
+    std::fs::create_dir_all(state)?;
+    durable::write_json(&state.join(LAST_SETTINGS), settings)?;
     durable::write(&state.join(paths::MACHINE_CONFIG), text.as_bytes())
 }
 

@@ -8,13 +8,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use keel_durable as durable;
 use rustix::fs::{Mode, OFlags, open, syncfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::unpack::{self, Measured};
 use crate::digest::Digest;
-use crate::durable;
 use crate::error::Error;
 
 /// Longest `layer.json`.
@@ -69,7 +69,7 @@ impl Depot {
             std::fs::create_dir_all(folder).map_err(Error::io("making folder", folder))?;
             rustix::fs::chmod(folder, Mode::RWXU).map_err(|e| Error::io("protecting", folder)(e.into()))?;
         }
-        durable::sync_folder(root)?;
+        durable::sync_folder(root).map_err(Error::io("syncing folder", root))?;
         Ok(depot)
     }
 
@@ -82,6 +82,7 @@ impl Depot {
     pub fn size_bytes(&self, diff_id: &Digest) -> u64 {
         durable::read(&self.folder(diff_id).join("layer.json"), MAX_RECORD_BYTES)
             .ok()
+            .flatten()
             .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok())
             .map_or(0, |record| record.size_bytes)
     }
@@ -122,7 +123,7 @@ impl Depot {
                 Err(error) => return Err(Error::io("completing layer", &target)(error.into())),
             }
         }
-        durable::sync_folder(&self.layers)
+        durable::sync_folder(&self.layers).map_err(Error::io("syncing folder", &self.layers))
     }
 
     /// Removes a layer: first out of sight by one rename, then its files.
@@ -134,7 +135,7 @@ impl Depot {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(Error::io("removing layer", &folder))?,
         }
-        durable::sync_folder(&self.layers)
+        durable::sync_folder(&self.layers).map_err(Error::io("syncing folder", &self.layers))
     }
 
     /// All layers that are here. Names that are no digest are passed over.
