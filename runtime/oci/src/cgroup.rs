@@ -1,7 +1,7 @@
 //! cgroup v2 folders, their limits and processes (Documentation/admin-guide/cgroup-v2.rst).
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,12 @@ pub fn create(path: &Path, resources: &Resources) -> Result<(), Error> {
         sys::attach_device_filter(fd.as_fd(), &program).host(step)?;
     }
     Ok(())
+}
+
+/// Opens a folder for processes to be cloned into.
+pub(crate) fn open(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).host(|| format!("open cgroup {}", path.display()))
 }
 
 /// Writes limits into an existing folder. Device rules aren't touched.
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn limits_become_files_of_version_2() {
         let resources = Resources {
-            memory: Some(Memory { limit: Some(64 << 20), swap: Some(64 << 20), reservation: None }),
+            memory: Some(Memory { limit: Some(64 << 20), swap: Some(64 << 20), ..Memory::default() }),
             cpu: Some(Cpu { shares: Some(1024), quota: Some(50_000), ..Cpu::default() }),
             pids: Some(Pids { limit: -1 }),
             unified: [("memory.high".into(), "1M".into())].into(),

@@ -8,24 +8,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
-use rustix::process::{PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{PidfdFlags, Resource, Rlimit};
 
+use crate::created::{CgroupGuard, Created};
 use crate::error::Step;
 use crate::host::{self, Owner};
-use crate::plan::{self, HostMount, Plan, What};
-use crate::spec::{IdMapping, NamespaceKind, Spec};
+use crate::plan::{self, HostMount, Plan, ProcessPlan, What};
+use crate::spec::{IdMapping, Linux, NamespaceKind, Process, Spec};
 use crate::sys::{self, Fork};
-use crate::wire::{self, Reply};
 use crate::{Error, cgroup};
 
 /// How long the child may take for each message: seconds, because an emulated machine is slow.
 const STEP_TIMEOUT_S: u64 = 60;
-/// How long a killed child is waited for.
-const KILL_TIMEOUT_S: i64 = 5;
 
 /// What a container is created from.
 pub struct Create<'a> {
@@ -48,6 +45,23 @@ pub struct Create<'a> {
     /// The program to execute inside, which must call [`crate::init_main`] when its first argument is `oci-init`;
     /// `None`: this one, `/proc/self/exe`. It must be executable for everybody.
     pub init: Option<&'a Path>,
+    /// What few callers need.
+    pub extras: Extras<'a>,
+}
+
+/// What few callers need: all absent by default.
+#[derive(Debug, Default)]
+pub struct Extras<'a> {
+    /// Where the container's files are, for the state that hooks are told; `None`: empty.
+    pub bundle: Option<&'a Path>,
+    /// A listening socket on which the start will come, from whatever process, instead of from [`Created::start`].
+    pub listener: Option<OwnedFd>,
+    /// Descriptors that the process has as 3 and following.
+    pub preserved: Vec<OwnedFd>,
+    /// Whether the process stays in the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Whether the root is entered by moving its mount and chroot(2), for roots on the initial ramdisk.
+    pub no_pivot: bool,
 }
 
 /// Who becomes the parent of the container's first process.
@@ -59,176 +73,100 @@ pub enum Parent {
     CallersParent,
 }
 
-/// A container whose first process is set up and waits. Dropped, it is killed and its cgroup removed.
-#[derive(Debug)]
-pub struct Created {
-    pid: u32,
-    pidfd: OwnedFd,
-    socket: OwnedFd,
-    parent: Parent,
-    cgroup: CgroupGuard,
-    program: String,
-    started: bool,
+/// A process that is about to be made.
+pub(crate) struct Child<'a> {
+    pub id: &'a str,
+    /// `CLONE_NEW…`.
+    pub flags: u64,
+    pub cgroup: (CgroupGuard, Option<OwnedFd>),
+    pub stdio: [OwnedFd; 3],
+    pub parent: Parent,
+    pub init: Option<&'a Path>,
+    pub mapped: bool,
+    pub joined: Vec<(OwnedFd, i32)>,
 }
 
-/// Removes a cgroup that nothing came of.
-#[derive(Debug)]
-struct CgroupGuard(Option<PathBuf>);
-
-impl Drop for CgroupGuard {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            // What is left over is found and removed by the caller's next start; there is nobody to tell here.
-            let _ = cgroup::kill_all(path);
-            let _ = cgroup::remove(path);
+impl Child<'_> {
+    /// Makes it. From here on a guard kills it if anything fails.
+    pub(crate) fn make(self, process: &ProcessPlan) -> Result<Created, Error> {
+        let init = self.init.unwrap_or(Path::new("/proc/self/exe"));
+        let program = rustix::fs::openat(CWD, init, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .host(|| format!("open {}", init.display()))?;
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .host(|| "make a socket pair".into())?;
+        for which in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&ours, which, Some(Duration::from_secs(STEP_TIMEOUT_S)))
+                .host(|| "limit waiting on a socket".into())?;
         }
+        let [stdin, stdout, stderr] = self.stdio;
+        let (guard, cgroup) = self.cgroup;
+        let adopted = if self.parent == Parent::CallersParent { libc::CLONE_PARENT as u64 } else { 0 };
+        let fork = Fork {
+            flags: self.flags | adopted,
+            cgroup,
+            socket: high(theirs)?,
+            stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
+            program: high(program)?,
+            mapped: self.mapped,
+            joined: self.joined,
+        };
+        let (pid, pidfd) = sys::fork(&fork).host(|| format!("clone a process of container {}", self.id))?;
+        Ok(Created {
+            pid,
+            pidfd,
+            socket: ours,
+            parent: self.parent,
+            cgroup: guard,
+            program: process.args.first().cloned().unwrap_or_default(),
+            terminal: None,
+            started: false,
+        })
     }
 }
 
 /// Creates a container, up to where its program would be executed.
 pub fn create(c: Create<'_>) -> Result<Created, Error> {
-    let (mut plan, host_mounts) = plan::make(c.spec)?;
+    let (mut plan, host_mounts) = plan::create(c.spec)?;
     let mapped = c.spec.has_new(NamespaceKind::User);
     let owner = Owner::new(c.spec, mapped);
-    let joins = open_joins(c.spec)?;
-    let init = c.init.unwrap_or(Path::new("/proc/self/exe"));
-    let program = rustix::fs::openat(CWD, init, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .host(|| format!("open {}", init.display()))?;
-    let flags = SocketFlags::CLOEXEC;
-    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .host(|| "make a socket pair".into())?;
-    for which in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(&ours, which, Some(Duration::from_secs(STEP_TIMEOUT_S)))
-            .host(|| "limit waiting on a socket".into())?;
+    let joined = open_joined(c.spec)?;
+    let cgroup = make_cgroup(&c, owner)?;
+    let stdio = [c.stdin, c.stdout, c.stderr];
+    if !plan.process.terminal {
+        own_pipes(&stdio, owner, &plan.process)?;
     }
-    let user = owner
-        .to_host(plan.uid, plan.gid)
-        .ok_or_else(|| plan::refused("process.user", "user or group isn't mapped".into()))?;
-    for fd in [&c.stdin, &c.stdout, &c.stderr] {
-        own_pipe(fd.as_fd(), user).host(|| "give the container its pipes".into())?;
-    }
-    let (cgroup, cgroup_fd) = make_cgroup(&c, owner)?;
-    let fork = Fork {
-        flags: clone_flags(c.spec, c.parent),
-        cgroup: cgroup_fd,
-        socket: high(theirs)?,
-        stdio: [high(c.stdin)?, high(c.stdout)?, high(c.stderr)?],
-        program: high(program)?,
-        mapped,
-    };
-    let (pid, pidfd) = clone(&fork, &joins).host(|| format!("clone the first process of container {}", c.id))?;
-    drop(fork);
-    let name = plan.args.first().cloned().unwrap_or_default();
-    let created = Created { pid, pidfd, socket: ours, parent: c.parent, cgroup, program: name, started: false };
-    prepare(&created, c.spec, mapped)?;
+    let child =
+        Child { id: c.id, flags: clone_flags(c.spec), cgroup, stdio, parent: c.parent, init: c.init, mapped, joined };
+    let created = child.make(&plan.process)?;
+    prepare(&created, &c.spec.process, mapped.then_some(&c.spec.linux))?;
+    created.go()?;
     let passed = pass_mounts(&created, &mut plan, &host_mounts, owner, mapped)?;
-    created.send_plan(&plan, c.rootfs, &passed)?;
-    match created.reply()? {
-        Some(Reply::Ready) => Ok(created),
-        Some(other) => Err(created.failure(other)),
-        None => Err(Error::Gone("ended while it was being set up")),
-    }
-}
-
-impl Created {
-    /// Process ID in the caller's namespace.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// The process as a descriptor.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-
-    /// Its network namespace.
-    pub fn net_ns(&self) -> Result<OwnedFd, Error> {
-        self.namespace("net")
-    }
-
-    /// Lets it execute its program; returns when that has happened or failed.
-    pub fn start(mut self) -> Result<(), Error> {
-        rustix::net::send(&self.socket, &[1], SendFlags::NOSIGNAL).host(|| "start the container".into())?;
-        match self.reply()? {
-            // Its end of the socket closed at the execution, or because it died. Only the former is a start, but a
-            // program may also end before it could be asked: its exit tells which, to whoever reaps it.
-            None => {
-                self.started = true;
-                self.cgroup.0 = None;
-                Ok(())
-            }
-            Some(other) => Err(self.failure(other)),
-        }
-    }
-
-    fn namespace(&self, name: &str) -> Result<OwnedFd, Error> {
-        let path = format!("/proc/{}/ns/{name}", self.pid);
-        rustix::fs::openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).host(|| format!("open {path}"))
-    }
-
-    fn send_plan(&self, plan: &Plan, rootfs: BorrowedFd<'_>, mounts: &[OwnedFd]) -> Result<(), Error> {
-        let mut fds = vec![rootfs];
-        fds.extend(mounts.iter().map(AsFd::as_fd));
-        wire::send(self.socket.as_fd(), plan, &fds).host(|| "send the plan to the container's first process".into())
-    }
-
-    fn reply(&self) -> Result<Option<Reply>, Error> {
-        match wire::receive::<Reply>(self.socket.as_fd()) {
-            Ok(reply) => Ok(reply.map(|(reply, _)| reply)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(Error::Gone("didn't answer in time")),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(e) => Err(Error::Host { step: "hear from the container's first process".into(), source: e }),
-        }
-    }
-
-    fn failure(&self, reply: Reply) -> Error {
-        match reply {
-            Reply::Ready => Error::Gone("answered out of turn"),
-            Reply::Failed { step, errno } => Error::Inside { step, source: io::Error::from_raw_os_error(errno) },
-            Reply::Exec { hint, errno } => {
-                Error::Exec { program: self.program.clone(), hint, source: io::Error::from_raw_os_error(errno) }
-            }
-        }
-    }
-}
-
-impl Drop for Created {
-    fn drop(&mut self) {
-        if self.started {
-            return;
-        }
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-        let timeout = Timespec { tv_sec: KILL_TIMEOUT_S, tv_nsec: 0 };
-        let _ = rustix::event::poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&timeout));
-        if self.parent == Parent::Caller {
-            let _ = rustix::process::waitid(
-                WaitId::PidFd(self.pidfd.as_fd()),
-                WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-            );
-        }
-    }
+    let mut fds = vec![c.rootfs];
+    fds.extend(passed.iter().map(AsFd::as_fd));
+    created.send(&plan, &fds)?;
+    created.until_ready()
 }
 
 /// What can only be done from outside, before the child goes on: its user mapping and what needs the host's rights.
-fn prepare(created: &Created, spec: &Spec, mapped: bool) -> Result<(), Error> {
+pub(crate) fn prepare(created: &Created, process: &Process, map: Option<&Linux>) -> Result<(), Error> {
     let proc = PathBuf::from(format!("/proc/{}", created.pid));
-    if mapped {
-        for (file, lines) in [("uid_map", &spec.linux.uid_mappings), ("gid_map", &spec.linux.gid_mappings)] {
+    if let Some(linux) = map {
+        for (file, lines) in [("uid_map", &linux.uid_mappings), ("gid_map", &linux.gid_mappings)] {
             std::fs::write(proc.join(file), map_text(lines)).host(|| format!("write {file} of the container"))?;
         }
     }
-    if let Some(score) = spec.process.oom_score_adj {
+    if let Some(score) = process.oom_score_adj {
         std::fs::write(proc.join("oom_score_adj"), score.to_string()).host(|| format!("set oom_score_adj {score}"))?;
     }
     let pid = rustix::process::Pid::from_raw(created.pid as i32);
-    for limit in &spec.process.rlimits {
+    for limit in &process.rlimits {
         let resource = resource(&limit.kind)
             .ok_or_else(|| plan::refused("process.rlimits", format!("{:?} is no limit", limit.kind)))?;
         let number = |n: u64| (n != u64::MAX).then_some(n);
         let value = Rlimit { current: number(limit.soft), maximum: number(limit.hard) };
         rustix::process::prlimit(pid, resource, value).host(|| format!("set {}", limit.kind))?;
     }
-    rustix::net::send(&created.socket, &[1], SendFlags::NOSIGNAL).host(|| "let the first process go on".into())?;
     Ok(())
 }
 
@@ -246,7 +184,7 @@ fn pass_mounts(
         let (fd, is_file) = host::make(mount, owner, userns.as_ref().map(AsFd::as_fd))?;
         out.push(fd);
         let place = out.len();
-        for planned in &mut plan.mounts {
+        for planned in plan.setup.iter_mut().flat_map(|s| &mut s.mounts) {
             if let What::Passed { index, file } = &mut planned.what
                 && *index == place
             {
@@ -265,64 +203,55 @@ fn make_cgroup(c: &Create<'_>, owner: Owner<'_>) -> Result<(CgroupGuard, Option<
     if let Some((uid, gid)) = owner.to_host(0, 0).filter(|(uid, _)| *uid != 0) {
         cgroup::delegate(path, uid, gid)?;
     }
-    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).host(|| format!("open cgroup {}", path.display()))?;
-    Ok((guard, Some(fd)))
+    Ok((guard, Some(cgroup::open(path)?)))
 }
 
-fn clone_flags(spec: &Spec, parent: Parent) -> u64 {
-    let mut flags = 0;
-    for namespace in spec.linux.namespaces.iter().filter(|n| n.path.is_none()) {
-        flags |= match namespace.kind {
-            NamespaceKind::Pid => libc::CLONE_NEWPID,
-            NamespaceKind::Network => libc::CLONE_NEWNET,
-            NamespaceKind::Mount => libc::CLONE_NEWNS,
-            NamespaceKind::Ipc => libc::CLONE_NEWIPC,
-            NamespaceKind::Uts => libc::CLONE_NEWUTS,
-            NamespaceKind::User => libc::CLONE_NEWUSER,
-            // With CLONE_INTO_CGROUP the new namespace would be rooted at the caller's cgroup: the child makes it.
-            NamespaceKind::Cgroup => 0,
-        } as u64;
-    }
-    if parent == Parent::CallersParent {
-        flags |= libc::CLONE_PARENT as u64;
-    }
-    flags
+fn clone_flags(spec: &Spec) -> u64 {
+    let new = spec.linux.namespaces.iter().filter(|n| n.path.is_none());
+    // With CLONE_INTO_CGROUP the new namespace would be rooted at the caller's cgroup: the child makes it.
+    // A time namespace takes its offsets only before anybody is in it: the child makes that, too, for its program.
+    new.filter(|n| !matches!(n.kind, NamespaceKind::Cgroup | NamespaceKind::Time))
+        .fold(0, |flags, n| flags | clone_flag(n.kind) as u64)
 }
 
-fn open_joins(spec: &Spec) -> Result<Vec<OwnedFd>, Error> {
-    let joined = spec.linux.namespaces.iter().filter_map(|n| n.path.as_ref());
+/// `CLONE_NEW…`.
+pub(crate) fn clone_flag(kind: NamespaceKind) -> i32 {
+    match kind {
+        NamespaceKind::Pid => libc::CLONE_NEWPID,
+        NamespaceKind::Network => libc::CLONE_NEWNET,
+        NamespaceKind::Mount => libc::CLONE_NEWNS,
+        NamespaceKind::Ipc => libc::CLONE_NEWIPC,
+        NamespaceKind::Uts => libc::CLONE_NEWUTS,
+        NamespaceKind::User => libc::CLONE_NEWUSER,
+        NamespaceKind::Cgroup => libc::CLONE_NEWCGROUP,
+        NamespaceKind::Time => libc::CLONE_NEWTIME,
+    }
+}
+
+fn open_joined(spec: &Spec) -> Result<Vec<(OwnedFd, i32)>, Error> {
+    let joined = spec.linux.namespaces.iter().filter_map(|n| n.path.as_ref().map(|path| (path, n.kind)));
     joined
-        .map(|path| {
+        .map(|(path, kind)| {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(CWD, path, flags, Mode::empty()).host(|| format!("open namespace {path}"))
+            let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).host(|| format!("open namespace {path}"))?;
+            Ok((fd, clone_flag(kind)))
         })
         .collect()
 }
 
-/// Clones; where namespaces are joined, from a thread of its own that has joined them, so that the child starts there
-/// even when they belong to a user namespace that it has no rights in.
-fn clone(fork: &Fork, joins: &[OwnedFd]) -> io::Result<(u32, OwnedFd)> {
-    if joins.is_empty() {
-        return sys::fork(fork);
-    }
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, || {
-            for ns in joins {
-                sys::join_namespace(ns.as_fd())?;
-            }
-            sys::fork(fork)
-        })?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the cloning thread panicked")))
-    })
-}
-
 /// A copy of a descriptor that is in nobody's way when the child puts 0 to 4 in their places.
-fn high(fd: OwnedFd) -> Result<OwnedFd, Error> {
-    rustix::io::fcntl_dupfd_cloexec(&fd, 10).host(|| "copy a descriptor".into())
+pub(crate) fn high(fd: impl AsFd) -> Result<OwnedFd, Error> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 10).host(|| "copy a descriptor".into())
 }
 
 /// Pipes are given to the container's user, so that it can open them again as `/dev/stdout`.
+pub(crate) fn own_pipes(stdio: &[OwnedFd; 3], owner: Owner<'_>, process: &ProcessPlan) -> Result<(), Error> {
+    let user = owner
+        .to_host(process.uid, process.gid)
+        .ok_or_else(|| plan::refused("process.user", "user or group isn't mapped".into()))?;
+    stdio.iter().try_for_each(|fd| own_pipe(fd.as_fd(), user).host(|| "give the container its pipes".into()))
+}
+
 fn own_pipe(fd: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> io::Result<()> {
     let stat = rustix::fs::fstat(fd)?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && (stat.st_uid, stat.st_gid) != (uid, gid) {

@@ -44,6 +44,7 @@ pub fn mounts() -> Vec<Mount> {
         kind: Some(kind.into()),
         source: Some(kind.into()),
         options: options.iter().map(|o| (*o).into()).collect(),
+        ..Mount::default()
     };
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),

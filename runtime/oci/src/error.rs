@@ -14,7 +14,7 @@ pub enum Error {
         reason: String,
     },
     /// A step on the host's side failed.
-    #[error("create container: {step}")]
+    #[error("{step}")]
     Host {
         /// What was being done to what.
         step: String,
@@ -23,7 +23,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A step inside the container failed.
-    #[error("set up container: {step}")]
+    #[error("in the container: {step}")]
     Inside {
         /// What was being done to what.
         step: String,
@@ -42,8 +42,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The first process ended, or said nothing in time.
-    #[error("container's first process {0}")]
+    /// The process ended, or said nothing in time.
+    #[error("container's process {0}")]
     Gone(&'static str),
 }
 

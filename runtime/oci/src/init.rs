@@ -7,11 +7,13 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::plan::Plan;
+use rustix::fs::Mode;
+
+use crate::plan::{Plan, ProcessPlan, Setup};
 use crate::wire::{self, Reply};
-use crate::{mounts, sys};
+use crate::{mounts, sys, terminal};
 
 /// A step that failed.
 #[derive(Debug)]
@@ -49,25 +51,32 @@ fn run(socket: BorrowedFd<'_>) -> Result<Reply, Failure> {
     sys::not_dumpable().map_err(Failure::at("close the process to others"))?;
     let received = wire::receive::<Plan>(socket).map_err(Failure::at("receive the plan"))?;
     let (plan, fds) = received.ok_or_else(|| Failure::new("receive the plan", libc::EPIPE))?;
+    let process = &plan.process;
     rustix::process::setsid().map_err(Failure::at("make a session"))?;
-    if plan.new_cgroup_ns {
-        sys::new_cgroup_namespace().map_err(Failure::at("make a cgroup namespace"))?;
+    let mut terminal = None;
+    if let Some(setup) = &plan.setup {
+        set_names(setup)?;
+        rustix::process::umask(Mode::empty());
+        let root = mounts::set_up(setup, &fds)?;
+        if process.terminal {
+            terminal = Some(terminal::first(root, process)?);
+        }
+        mounts::enter(setup, root)?;
+    } else {
+        join(&plan, &fds)?;
+        if process.terminal {
+            terminal = Some(terminal::further(process)?);
+        }
     }
-    if let Some(name) = &plan.hostname {
-        rustix::system::sethostname(name.as_bytes()).map_err(Failure::at(format!("set host name {name}")))?;
-    }
-    if let Some(name) = &plan.domainname {
-        rustix::system::setdomainname(name.as_bytes()).map_err(Failure::at(format!("set domain name {name}")))?;
-    }
-    rustix::process::umask(rustix::fs::Mode::empty());
-    mounts::set_up(&plan, &fds)?;
     drop(fds);
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.umask & 0o777));
+    rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));
     sys::close_on_exec_from(3).map_err(Failure::at("close descriptors"))?;
-    drop_privileges(&plan)?;
-    enter_cwd(&plan.cwd)?;
-    let program = Program::new(&plan)?;
-    wire::send(socket, &Reply::Ready, &[]).map_err(Failure::at("tell the parent"))?;
+    drop_privileges(process)?;
+    enter_cwd(&process.cwd)?;
+    let program = Program::new(process)?;
+    let master = terminal.as_ref().map(AsFd::as_fd);
+    wire::send(socket, &Reply::Ready, master.as_slice()).map_err(Failure::at("tell the parent"))?;
+    drop(terminal);
     let mut go = [0u8; 1];
     match rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut go)) {
         Ok(1) => {}
@@ -75,15 +84,41 @@ fn run(socket: BorrowedFd<'_>) -> Result<Reply, Failure> {
         _ => return Err(Failure::new("wait for the start", libc::EPIPE)),
     }
     sys::reset_signals();
-    if plan.no_new_privileges {
-        filter(&plan)?;
+    if process.no_new_privileges {
+        filter(process)?;
     }
     Ok(program.execute())
 }
 
+/// Joins a running container. From the host's rights to those of its user namespace, if it has one.
+fn join(plan: &Plan, fds: &[OwnedFd]) -> Result<(), Failure> {
+    let container = fds.first().ok_or_else(|| Failure::new("receive the container", libc::EPROTO))?;
+    if plan.join != 0 {
+        sys::join(container.as_fd(), plan.join).map_err(Failure::at("join the container's namespaces"))?;
+    }
+    if plan.join & libc::CLONE_NEWUSER != 0 && !sys::become_root() {
+        let last = io::Error::last_os_error();
+        return Err(Failure::at("become root of the container's user namespace")(last));
+    }
+    sys::not_dumpable().map_err(Failure::at("close the process to others"))
+}
+
+fn set_names(setup: &Setup) -> Result<(), Failure> {
+    if setup.new_cgroup_ns {
+        sys::new_cgroup_namespace().map_err(Failure::at("make a cgroup namespace"))?;
+    }
+    if let Some(name) = &setup.hostname {
+        rustix::system::sethostname(name.as_bytes()).map_err(Failure::at(format!("set host name {name}")))?;
+    }
+    if let Some(name) = &setup.domainname {
+        rustix::system::setdomainname(name.as_bytes()).map_err(Failure::at(format!("set domain name {name}")))?;
+    }
+    Ok(())
+}
+
 /// From root with all capabilities to the plan's user with the plan's. The filter is put in force before the
 /// capabilities go that are needed for that, or at the very end where `no_new_privs` makes them unnecessary.
-fn drop_privileges(plan: &Plan) -> Result<(), Failure> {
+fn drop_privileges(plan: &ProcessPlan) -> Result<(), Failure> {
     sys::limit_bounding_set(plan.capabilities.bounding).map_err(Failure::at("limit the bounding set"))?;
     if plan.no_new_privileges {
         sys::no_new_privileges().map_err(Failure::at("set no_new_privs"))?;
@@ -97,7 +132,7 @@ fn drop_privileges(plan: &Plan) -> Result<(), Failure> {
     sys::not_dumpable().map_err(Failure::at("close the process to others"))
 }
 
-fn filter(plan: &Plan) -> Result<(), Failure> {
+fn filter(plan: &ProcessPlan) -> Result<(), Failure> {
     if plan.seccomp.is_empty() {
         return Ok(());
     }
@@ -129,7 +164,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const MAX_PATH_FOLDERS: usize = 256;
 
 impl Program {
-    fn new(plan: &Plan) -> Result<Self, Failure> {
+    fn new(plan: &ProcessPlan) -> Result<Self, Failure> {
         let c_string = |s: &String| CString::new(s.as_bytes()).map_err(|_| Failure::new("read words", libc::EINVAL));
         let name = plan.args.first().ok_or_else(|| Failure::new("find the program", libc::EINVAL))?;
         let path = plan.env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);

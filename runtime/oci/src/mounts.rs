@@ -10,11 +10,11 @@ use rustix::mount::{
 };
 
 use crate::init::Failure;
-use crate::plan::{Plan, PlannedMount, What, attr};
+use crate::plan::{PlannedMount, Setup, What, attr};
 use crate::{inroot, sys};
 
-/// Attaches the root, mounts everything else inside, hides and protects what the plan says, and moves in.
-pub(crate) fn set_up(plan: &Plan, fds: &[OwnedFd]) -> Result<(), Failure> {
+/// Attaches the root, mounts everything else inside, hides and protects what the plan says.
+pub(crate) fn set_up<'a>(plan: &Setup, fds: &'a [OwnedFd]) -> Result<BorrowedFd<'a>, Failure> {
     let root = fds.first().ok_or_else(|| Failure::new("receive the root", libc::EPROTO))?.as_fd();
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(Failure::at("make mounts private"))?;
@@ -29,17 +29,22 @@ pub(crate) fn set_up(plan: &Plan, fds: &[OwnedFd]) -> Result<(), Failure> {
         protect(root, path).map_err(Failure::at(format!("make {path} read-only")))?;
     }
     mask(root, &plan.masked_paths)?;
+    Ok(root)
+}
+
+/// Seals the root and moves in.
+pub(crate) fn enter(plan: &Setup, root: BorrowedFd<'_>) -> Result<(), Failure> {
     inroot::make_folder(root, Path::new(&plan.cwd))
         .map_err(Failure::at(format!("make working folder {}", plan.cwd)))?;
     if plan.root_readonly {
         sys::mount_setattr(root, false, attr::RDONLY, 0, 0, None).map_err(Failure::at("make the root read-only"))?;
     }
-    enter(root).map_err(Failure::at("leave the host's root"))
+    pivot(root).map_err(Failure::at("leave the host's root"))
 }
 
 /// Moves in: the mount at `root` becomes `/`, and the host's tree is detached. With `.` for both, the old root ends
 /// up on top of the new one, where it is unmounted (pivot_root(2), notes).
-fn enter(root: BorrowedFd<'_>) -> io::Result<()> {
+fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
@@ -97,7 +102,7 @@ pub(crate) fn clone_mount(at: BorrowedFd<'_>, path: &str, recursive: bool) -> io
     Ok(rustix::mount::open_tree(at, path, flags)?)
 }
 
-fn attach(mount: BorrowedFd<'_>, at: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+pub(crate) fn attach(mount: BorrowedFd<'_>, at: BorrowedFd<'_>, path: &str) -> io::Result<()> {
     let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     if path.is_empty() {
         flags |= MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caps::{self, Sets};
 use crate::seccomp::{self, Insn};
-use crate::spec::{IdMapping, Mount, NamespaceKind, Spec};
+use crate::spec::{IdMapping, Mount, NamespaceKind, Process, Spec};
 use crate::{Error, wire};
 
 /// Most mounts of a container: each may need a descriptor in one message, beside root and `/dev`.
@@ -24,9 +24,18 @@ pub(crate) mod attr {
     pub(crate) const NOSYMFOLLOW: u64 = 0x20_0000;
 }
 
-/// What the child does, in this order.
+/// What the child does: it sets a new container up or joins one, and then turns into the process.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Plan {
+    pub setup: Option<Setup>,
+    /// Namespaces to join, `CLONE_NEW…`; process IDs are joined by the time that there is a child.
+    pub join: i32,
+    pub process: ProcessPlan,
+}
+
+/// What makes a container of new namespaces, in this order.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Setup {
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub new_cgroup_ns: bool,
@@ -36,6 +45,16 @@ pub(crate) struct Plan {
     pub readonly_paths: Vec<String>,
     /// Path below `/proc/sys`, value.
     pub sysctl: Vec<(String, String)>,
+    /// Made if absent.
+    pub cwd: String,
+}
+
+/// What becomes of a process that is in its namespaces.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ProcessPlan {
+    pub terminal: bool,
+    /// Rows and columns.
+    pub console_size: Option<(u16, u16)>,
     pub cwd: String,
     pub umask: u32,
     pub uid: u32,
@@ -89,13 +108,11 @@ struct Options {
 }
 
 /// Validates a configuration. The descriptors that the child gets are: root, then one for each [`HostMount`].
-pub(crate) fn make(spec: &Spec) -> Result<(Plan, Vec<HostMount>), Error> {
+pub(crate) fn create(spec: &Spec) -> Result<(Plan, Vec<HostMount>), Error> {
     check(spec)?;
-    let process = &spec.process;
     let mut host_mounts = Vec::new();
     let mounts = spec.mounts.iter().map(|m| mount(spec, m, &mut host_mounts)).collect::<Result<Vec<_>, _>>()?;
-    let capabilities = caps::sets(process.capabilities.as_ref())?;
-    let plan = Plan {
+    let setup = Setup {
         hostname: spec.hostname.clone(),
         domainname: spec.domainname.clone(),
         new_cgroup_ns: spec.has_new(NamespaceKind::Cgroup),
@@ -104,30 +121,41 @@ pub(crate) fn make(spec: &Spec) -> Result<(Plan, Vec<HostMount>), Error> {
         masked_paths: paths("linux.maskedPaths", &spec.linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &spec.linux.readonly_paths)?,
         sysctl: sysctls(spec)?,
-        cwd: process.cwd.clone(),
-        umask: process.user.umask.unwrap_or(0o022),
-        uid: process.user.uid,
-        gid: process.user.gid,
-        groups: process.user.additional_gids.clone(),
-        capabilities,
-        no_new_privileges: process.no_new_privileges,
-        seccomp: spec.linux.seccomp.as_ref().map(seccomp::compile).transpose()?.unwrap_or_default(),
-        args: process.args.clone(),
-        env: process.env.clone(),
+        cwd: spec.process.cwd.clone(),
     };
-    Ok((plan, host_mounts))
+    Ok((Plan { setup: Some(setup), join: 0, process: process(spec, &spec.process)? }, host_mounts))
 }
 
-fn check(spec: &Spec) -> Result<(), Error> {
-    let process = &spec.process;
+/// Validates what is to run in a container that exists.
+pub(crate) fn exec(spec: &Spec, p: &Process, kinds: i32) -> Result<Plan, Error> {
+    Ok(Plan { setup: None, join: kinds & !libc::CLONE_NEWPID, process: process(spec, p)? })
+}
+
+fn process(spec: &Spec, p: &Process) -> Result<ProcessPlan, Error> {
+    check_process(p)?;
+    let size = p.console_size.filter(|_| p.terminal);
+    let side = |n: u32| u16::try_from(n).map_err(|_| refused("process.consoleSize", format!("{n} is too large")));
+    Ok(ProcessPlan {
+        terminal: p.terminal,
+        console_size: size.map(|s| Ok::<_, Error>((side(s.height)?, side(s.width)?))).transpose()?,
+        cwd: p.cwd.clone(),
+        umask: p.user.umask.unwrap_or(0o022),
+        uid: p.user.uid,
+        gid: p.user.gid,
+        groups: p.user.additional_gids.clone(),
+        capabilities: caps::sets(p.capabilities.as_ref())?,
+        no_new_privileges: p.no_new_privileges,
+        seccomp: spec.linux.seccomp.as_ref().map(seccomp::compile).transpose()?.unwrap_or_default(),
+        args: p.args.clone(),
+        env: p.env.clone(),
+    })
+}
+
+fn check_process(process: &Process) -> Result<(), Error> {
     if process.args.first().is_none_or(String::is_empty) {
         return Err(refused("process.args", "is empty: nothing to execute".into()));
     }
-    if process.terminal {
-        return Err(refused("process.terminal", "terminals aren't supported yet".into()));
-    }
-    let words = process.args.iter().chain(&process.env).chain([&process.cwd]);
-    if words.chain(&spec.hostname).any(|w| w.contains('\0')) {
+    if process.args.iter().chain(&process.env).chain([&process.cwd]).any(|w| w.contains('\0')) {
         return Err(refused("process", "a word contains a NUL byte".into()));
     }
     if !process.cwd.starts_with('/') {
@@ -136,6 +164,10 @@ fn check(spec: &Spec) -> Result<(), Error> {
     if process.user.additional_gids.len() > 65536 {
         return Err(refused("process.user.additionalGids", "more than 65536 groups".into()));
     }
+    Ok(())
+}
+
+fn check(spec: &Spec) -> Result<(), Error> {
     if !spec.has_new(NamespaceKind::Mount) {
         return Err(refused("linux.namespaces", "a mount namespace of its own is needed".into()));
     }

@@ -117,7 +117,13 @@ pub fn default_profile(capabilities: &[String]) -> Seccomp {
             args: vec![],
         });
     }
-    Seccomp { default_action: Action::Errno, default_errno_ret: None, architectures: vec![], syscalls: rules }
+    Seccomp {
+        default_action: Action::Errno,
+        default_errno_ret: None,
+        architectures: vec![],
+        syscalls: rules,
+        ..Seccomp::default()
+    }
 }
 
 /// Compiles a filter.
@@ -179,6 +185,8 @@ fn value_of(action: Action, errno: Option<u32>) -> u32 {
         Action::KillThread => libc::SECCOMP_RET_KILL_THREAD,
         Action::Trap => libc::SECCOMP_RET_TRAP,
         Action::Log => libc::SECCOMP_RET_LOG,
+        Action::Trace => libc::SECCOMP_RET_TRACE | (errno.unwrap_or(libc::EPERM as u32) & 0xFFFF),
+        Action::Notify => libc::SECCOMP_RET_USER_NOTIF,
     }
 }
 

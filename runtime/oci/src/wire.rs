@@ -10,7 +10,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::sys::RAW_FAILURE;
+use crate::sys::{RAW_FAILURE, raw_step};
 
 /// Longest message. A plan holds arguments and environment (2 MiB at most, execve(2)) and a filter.
 const MAX_BYTES: usize = 4 << 20;
@@ -95,11 +95,7 @@ fn raw_failure(socket: BorrowedFd<'_>) -> io::Result<io::Error> {
     let body = read_exact(socket, 8)?;
     let word = |at: usize| u32::from_le_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
     let errno = io::Error::from_raw_os_error(word(4) as i32);
-    let step = match word(0) {
-        1 => "become root of the user namespace",
-        2 => "put descriptors in their places",
-        _ => "execute the runtime's own program inside",
-    };
+    let step = raw_step(word(0));
     Ok(io::Error::new(errno.kind(), format!("{step}: {errno}")))
 }
 

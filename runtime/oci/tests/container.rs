@@ -1,120 +1,14 @@
 //! Containers on the real kernel: namespaces, mounts, credentials and filter, with busybox as the image. Needs root.
 
+mod common;
+
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use keel_oci::spec::{Capabilities, IdMapping, Mount, Namespace, NamespaceKind, Root, Spec};
-use keel_oci::{Create, Created, Error, Parent, caps, create, defaults, seccomp};
-use rustix::fs::CWD;
-use rustix::mount::OpenTreeFlags;
-use rustix::process::{WaitId, WaitIdOptions};
-
-/// First host ID of the containers' users.
-const HOST_BASE: u32 = 100_000;
-
-struct Image(tempfile::TempDir);
-
-impl Image {
-    /// A root with busybox, owned by the containers' root.
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let image = Image(dir);
-        for folder in ["bin", "tmp", "etc"] {
-            std::fs::create_dir(image.path(folder)).unwrap();
-        }
-        std::fs::copy("/usr/bin/busybox", image.path("bin/busybox")).expect("these tests need busybox-static");
-        for name in ["sh", "cat", "id", "ls", "mount", "touch", "hostname", "grep", "stat", "keyctl", "unshare"] {
-            symlink("busybox", image.path(&format!("bin/{name}"))).unwrap();
-        }
-        image.give("", HOST_BASE);
-        image.give("tmp", HOST_BASE);
-        image.give("etc", HOST_BASE);
-        image
-    }
-
-    fn path(&self, inside: &str) -> std::path::PathBuf {
-        self.0.path().join(inside)
-    }
-
-    fn give(&self, inside: &str, uid: u32) {
-        std::os::unix::fs::chown(self.path(inside), Some(uid), Some(uid)).unwrap();
-    }
-
-    fn mount(&self) -> OwnedFd {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        rustix::mount::open_tree(CWD, self.0.path(), flags).unwrap()
-    }
-}
-
-/// What the engine asks for by default, running `sh -c script`.
-fn spec(script: &str) -> Spec {
-    let capabilities: Vec<String> = defaults::CAPABILITIES.map(String::from).to_vec();
-    let map = vec![IdMapping { container_id: 0, host_id: HOST_BASE, size: 65536 }];
-    let mut spec = Spec {
-        root: Some(Root::default()),
-        hostname: Some("box".into()),
-        mounts: defaults::mounts(),
-        ..Spec::default()
-    };
-    spec.process.args = ["sh", "-c", script].map(String::from).to_vec();
-    spec.process.env = vec!["PATH=/nowhere:/bin".into()];
-    spec.process.cwd = "/".into();
-    spec.linux.seccomp = Some(seccomp::default_profile(&capabilities));
-    spec.process.capabilities = Some(Capabilities {
-        bounding: capabilities.clone(),
-        effective: capabilities.clone(),
-        permitted: capabilities,
-        ..Capabilities::default()
-    });
-    spec.linux.namespaces = defaults::namespaces();
-    spec.linux.uid_mappings = map.clone();
-    spec.linux.gid_mappings = map;
-    spec.linux.masked_paths = defaults::MASKED_PATHS.map(String::from).to_vec();
-    spec.linux.readonly_paths = defaults::READONLY_PATHS.map(String::from).to_vec();
-    spec
-}
-
-/// Without a user namespace.
-fn host_users(mut spec: Spec) -> Spec {
-    spec.linux.namespaces.retain(|n| n.kind != NamespaceKind::User);
-    spec.linux.uid_mappings.clear();
-    spec.linux.gid_mappings.clear();
-    spec
-}
-
-fn try_create(image: &Image, spec: &Spec) -> Result<(Created, std::io::PipeReader), Error> {
-    let (reader, writer) = std::io::pipe().unwrap();
-    let created = create(Create {
-        id: "test",
-        spec,
-        rootfs: image.mount().as_fd(),
-        stdin: std::fs::File::open("/dev/null").unwrap().into(),
-        stdout: writer.try_clone().unwrap().into(),
-        stderr: writer.into(),
-        cgroup: None,
-        parent: Parent::Caller,
-        init: Some(Path::new(env!("CARGO_BIN_EXE_keel-oci"))),
-    })?;
-    Ok((created, reader))
-}
-
-/// Exit code and output.
-fn run(image: &Image, spec: &Spec) -> (i32, String) {
-    let (created, mut reader) = try_create(image, spec).unwrap();
-    let pidfd = created.pidfd().try_clone_to_owned().unwrap();
-    created.start().unwrap();
-    let mut out = String::new();
-    reader.read_to_string(&mut out).unwrap();
-    let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
-    (status.exit_status().unwrap_or(-1), out)
-}
-
-fn output(script: &str) -> String {
-    run(&Image::new(), &spec(script)).1
-}
+use common::{Image, host_users, output, run, spec, try_create};
+use keel_oci::spec::{Capabilities, Mount, Namespace, NamespaceKind, Root};
+use keel_oci::{Error, caps};
 
 #[test]
 fn it_is_process_1_with_a_host_name_and_root_of_its_own() {
@@ -229,6 +123,7 @@ fn a_link_in_the_image_cannot_lead_a_mount_out() {
         kind: Some("bind".into()),
         source: Some(source.path().to_str().unwrap().into()),
         options: vec!["rbind".into(), "ro".into()],
+        ..Mount::default()
     };
     let mut s = spec("cat /v/mark; touch /v/y");
     s.mounts.push(bind("/up/v"));
@@ -264,6 +159,7 @@ fn a_file_can_be_bound_where_there_was_none_with_mapped_owners() {
         kind: Some("bind".into()),
         source: Some(file.path().to_str().unwrap().into()),
         options: vec!["bind".into(), "idmap".into()],
+        ..Mount::default()
     });
     assert_eq!(run(&image, &s).1, "nameserver 192.0.2.1\n0\n");
 }

@@ -211,7 +211,13 @@ pub fn bind(source: &str, target: &str, read_only: bool, mapped: bool) -> Mount 
     if mapped {
         options.push("idmap".into());
     }
-    Mount { destination: target.into(), kind: Some("bind".into()), source: Some(source.into()), options }
+    Mount {
+        destination: target.into(),
+        kind: Some("bind".into()),
+        source: Some(source.into()),
+        options,
+        ..Mount::default()
+    }
 }
 
 #[cfg(test)]

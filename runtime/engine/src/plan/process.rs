@@ -56,6 +56,7 @@ pub fn process(
             Some(Ok(adj)) if (-1000..=1000).contains(&adj) => Some(adj),
             Some(_) => return bad("Invalid value for oom score adj, range is [-1000, 1000]"),
         },
+        ..Process::default()
     })
 }
 

@@ -18,7 +18,10 @@ pub fn resources(host: &HostConfig) -> Result<Resources, Error> {
         memory: memory(host)?,
         cpu: cpu(host)?,
         pids: host.pids_limit.filter(|limit| *limit > 0).map(|limit| Pids { limit }),
-        block_io: host.blkio_weight.filter(|weight| *weight > 0).map(|weight| BlockIo { weight: Some(weight) }),
+        block_io: host
+            .blkio_weight
+            .filter(|weight| *weight > 0)
+            .map(|weight| BlockIo { weight: Some(weight), ..BlockIo::default() }),
         ..Default::default()
     })
 }
@@ -48,7 +51,7 @@ fn memory(host: &HostConfig) -> Result<Option<Memory>, Error> {
     if swap.is_none() {
         swap = limit.map(|limit| limit.saturating_mul(2));
     }
-    Ok((limit.is_some() || reservation.is_some()).then_some(Memory { limit, reservation, swap }))
+    Ok((limit.is_some() || reservation.is_some()).then_some(Memory { limit, reservation, swap, ..Memory::default() }))
 }
 
 fn cpu(host: &HostConfig) -> Result<Option<Cpu>, Error> {

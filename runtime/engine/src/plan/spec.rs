@@ -146,6 +146,7 @@ fn one_mount(config: &Config, around: &Surroundings<'_>, mount: &Planned) -> Mou
                 kind: Some("tmpfs".into()),
                 source: Some("tmpfs".into()),
                 options,
+                ..Mount::default()
             }
         }
     }

@@ -1,5 +1,9 @@
 //! System calls that rustix lacks. The only module with `unsafe`.
+//!
+//! - [`fork`]: the child, from clone3 to the execution of this program in it
 #![allow(unsafe_code)]
+
+mod fork;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -8,135 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use crate::caps::Sets;
 use crate::seccomp::Insn;
 
-/// Descriptor of the socket to the parent, in the executed child.
-pub(crate) const SOCKET_FD: RawFd = 3;
-/// Descriptor of the program, in the child before it executes it.
-const PROGRAM_FD: RawFd = 4;
-/// First word of the child's message when it couldn't execute the program.
-pub(crate) const RAW_FAILURE: u32 = u32::MAX;
-
-/// include/uapi/linux/sched.h; libc's constant overflows.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// What the child needs to know between clone3 and the execution of the program.
-pub(crate) struct Fork {
-    /// `CLONE_NEW…` and `CLONE_PARENT`.
-    pub flags: u64,
-    /// Folder of the cgroup it starts in.
-    pub cgroup: Option<OwnedFd>,
-    /// Its end of the socket, at least 10, like the following: so that they can be put in their places.
-    pub socket: OwnedFd,
-    /// Standard input, output, error.
-    pub stdio: [OwnedFd; 3],
-    /// The program, opened with `O_PATH`.
-    pub program: OwnedFd,
-    /// Whether it becomes root of its user namespace before it goes on.
-    pub mapped: bool,
-}
-
-/// Makes the child. It waits for one byte on the socket, then executes `program oci-init`.
-pub(crate) fn fork(f: &Fork) -> io::Result<(u32, OwnedFd)> {
-    let mut pidfd: RawFd = -1;
-    let mut flags = f.flags | libc::CLONE_PIDFD as u64;
-    if f.cgroup.is_some() {
-        flags |= CLONE_INTO_CGROUP;
-    }
-    // clone3 wants no exit signal with CLONE_PARENT: the child then has the caller's own.
-    let exit_signal = if flags & libc::CLONE_PARENT as u64 != 0 { 0 } else { libc::SIGCHLD as u64 };
-    let args = libc::clone_args {
-        flags,
-        pidfd: &raw mut pidfd as u64,
-        child_tid: 0,
-        parent_tid: 0,
-        exit_signal,
-        stack: 0,
-        stack_size: 0,
-        tls: 0,
-        set_tid: 0,
-        set_tid_size: 0,
-        cgroup: f.cgroup.as_ref().map_or(0, |c| c.as_raw_fd() as u64),
-    };
-    // SAFETY: without CLONE_VM the child runs on a copy of this memory; it calls only `child`, which makes system calls
-    // and nothing else until it executes another program or exits, so no lock of another thread can matter to it.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
-    match pid {
-        -1 => Err(io::Error::last_os_error()),
-        // SAFETY: this is the child of the clone3 above.
-        0 => unsafe { child(f) },
-        // SAFETY: the kernel stored a new descriptor that nobody else owns.
-        pid => Ok((pid as u32, unsafe { OwnedFd::from_raw_fd(pidfd) })),
-    }
-}
-
-/// The child between clone3 and execveat.
-///
-/// # Safety
-/// Only in a process that has just been cloned. Only system calls: no allocation, no lock, no drop.
-unsafe fn child(f: &Fork) -> ! {
-    let socket = f.socket.as_raw_fd();
-    let mut go = 0u8;
-    // SAFETY: plain system calls on descriptors and memory of this process, which no other thread shares.
-    unsafe {
-        if libc::read(socket, (&raw mut go).cast(), 1) != 1 {
-            libc::_exit(1);
-        }
-        let mut step = 1u32;
-        let ok = 'steps: {
-            if f.mapped {
-                // Raw calls: the C library's would signal threads that don't exist in this copy.
-                if libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) != 0
-                    || libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
-                    || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0
-                {
-                    break 'steps false;
-                }
-            }
-            step = 2;
-            for (at, fd) in f.stdio.iter().enumerate() {
-                if libc::dup2(fd.as_raw_fd(), at as RawFd) < 0 {
-                    break 'steps false;
-                }
-            }
-            if libc::dup2(socket, SOCKET_FD) < 0
-                || libc::dup3(f.program.as_raw_fd(), PROGRAM_FD, libc::O_CLOEXEC) < 0
-                || libc::syscall(libc::SYS_close_range, PROGRAM_FD + 1, u32::MAX, 0) != 0
-            {
-                break 'steps false;
-            }
-            step = 3;
-            let argv = [c"keel-oci".as_ptr(), c"oci-init".as_ptr(), std::ptr::null()];
-            let envp = [std::ptr::null::<libc::c_char>()];
-            libc::syscall(
-                libc::SYS_execveat,
-                PROGRAM_FD,
-                c"".as_ptr(),
-                argv.as_ptr(),
-                envp.as_ptr(),
-                libc::AT_EMPTY_PATH,
-            );
-            false
-        };
-        debug_assert!(!ok);
-        let message = [RAW_FAILURE, step, *libc::__errno_location() as u32];
-        let socket = if step == 3 { SOCKET_FD } else { socket };
-        libc::write(socket, message.as_ptr().cast(), size_of_val(&message));
-        libc::_exit(1)
-    }
-}
-
-/// Closes every descriptor from `first` on, at the next execution of a program.
-pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: no memory is passed; descriptors stay open in this process.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
-}
-
-/// Takes the socket that [`fork`] put in its place.
-pub(crate) fn take_socket() -> io::Result<OwnedFd> {
-    // SAFETY: asks whether the descriptor is open.
-    check(unsafe { libc::fcntl(SOCKET_FD, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
-    // SAFETY: called once, at the start of `init_main`, where nothing else owns descriptor 3.
-    Ok(unsafe { OwnedFd::from_raw_fd(SOCKET_FD) })
-}
+pub(crate) use fork::{Fork, RAW_FAILURE, close_on_exec_from, fork, raw_step, take_socket};
 
 /// mount_setattr(2).
 pub(crate) fn mount_setattr(
@@ -270,10 +146,22 @@ pub(crate) fn set_seccomp(program: &[Insn]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const prog) })
 }
 
-/// Leaves the calling thread's namespace for another of the same kind.
-pub(crate) fn join_namespace(ns: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: affects the calling thread alone.
-    check(unsafe { libc::setns(ns.as_raw_fd(), 0) }.into())
+/// Joins namespaces of a process, of these kinds (`CLONE_NEW…`), all or none.
+pub(crate) fn join(process: BorrowedFd<'_>, kinds: i32) -> io::Result<()> {
+    // SAFETY: plain numbers; affects the calling thread alone, and it is the only one.
+    check(unsafe { libc::setns(process.as_raw_fd(), kinds) }.into())
+}
+
+/// Becomes root of the user namespace that this process is in. Only system calls: for a process just cloned, too.
+pub(crate) fn become_root() -> bool {
+    // SAFETY: raw calls with plain numbers; the C library's would signal threads that don't exist in a cloned copy.
+    unsafe {
+        let groups = libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>());
+        // Where the mapping was written without privileges, there is no setgroups (user_namespaces(7)).
+        (groups == 0 || *libc::__errno_location() == libc::EPERM)
+            && libc::syscall(libc::SYS_setresgid, 0, 0, 0) == 0
+            && libc::syscall(libc::SYS_setresuid, 0, 0, 0) == 0
+    }
 }
 
 /// A cgroup namespace of its own, rooted where this process is.
