@@ -135,7 +135,6 @@ impl Engine {
             cgroup: cgroup.as_deref(),
             parent: self.link.parent(),
             init: self.options.oci_init.as_deref(),
-            extras: keel_oci::Extras::default(),
         })?;
         self.release(container, &config, &hostname, created, ours)
     }

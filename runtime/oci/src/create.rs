@@ -45,8 +45,6 @@ pub struct Create<'a> {
     /// The program to execute inside, which must call [`crate::init_main`] when its first argument is `oci-init`;
     /// `None`: this one, `/proc/self/exe`. It must be executable for everybody.
     pub init: Option<&'a Path>,
-    /// What few callers need.
-    pub extras: Extras<'a>,
 }
 
 /// What few callers need: all absent by default.
@@ -127,6 +125,11 @@ impl Child<'_> {
 
 /// Creates a container, up to where its program would be executed.
 pub fn create(c: Create<'_>) -> Result<Created, Error> {
+    create_with(c, Extras::default())
+}
+
+/// [`create`] with what few callers need.
+pub fn create_with(c: Create<'_>, _extras: Extras<'_>) -> Result<Created, Error> {
     let (mut plan, host_mounts) = plan::create(c.spec)?;
     let mapped = c.spec.has_new(NamespaceKind::User);
     let owner = Owner::new(c.spec, mapped);

@@ -33,13 +33,16 @@ pub struct Exec<'a> {
     pub parent: Parent,
     /// As [`crate::Create::init`].
     pub init: Option<&'a Path>,
-    /// What few callers need.
-    pub extras: Extras<'a>,
 }
 
 /// Makes a process in a running container, up to where its program would be executed: [`Created::start`] does that.
 /// The process leaves with its container's first one where that has a process ID namespace of its own.
 pub fn exec(e: Exec<'_>) -> Result<Created, Error> {
+    exec_with(e, Extras::default())
+}
+
+/// [`exec`] with what few callers need.
+pub fn exec_with(e: Exec<'_>, _extras: Extras<'_>) -> Result<Created, Error> {
     let kinds = kinds(e.spec);
     let plan = plan::exec(e.spec, e.process, kinds)?;
     let mapped = kinds & libc::CLONE_NEWUSER != 0;

@@ -21,11 +21,11 @@
 //! A container's life, as the engine leads it:
 //!
 //! ```text
-//! let mut created = create(Create { id, spec, rootfs, stdin, stdout, stderr, cgroup, parent, init, extras })?;
+//! let mut created = create(Create { id, spec, rootfs, stdin, stdout, stderr, cgroup, parent, init })?;
 //! created.take_terminal();      // Some(master) with process.terminal: then stdin, stdout, stderr are closed unused
 //! created.pidfd();              // to be watched, adopted, kept
 //! created.start()?;             // the program runs; or dropped: everything is undone
-//! let further = exec(Exec { id, spec, container: pidfd, process, stdin, stdout, stderr, cgroup, parent, init, extras })?;
+//! let further = exec(Exec { id, spec, container: pidfd, process, stdin, stdout, stderr, cgroup, parent, init })?;
 //! further.take_terminal();      // as above, made in the container's devpts, of size process.console_size
 //! further.start()?;
 //! ```
@@ -51,8 +51,8 @@ mod syscalls;
 mod terminal;
 mod wire;
 
-pub use create::{Create, Extras, Parent, create, open_pidfd};
+pub use create::{Create, Extras, Parent, create, create_with, open_pidfd};
 pub use created::Created;
 pub use error::Error;
-pub use exec::{Exec, exec};
+pub use exec::{Exec, exec, exec_with};
 pub use init::init_main;

@@ -76,7 +76,6 @@ fn run(bundle: &Path, id: &str) -> Result<u8> {
         cgroup: None,
         parent: Parent::Caller,
         init: None,
-        extras: keel_oci::Extras::default(),
     })?;
     let pidfd = created.pidfd().try_clone_to_owned()?;
     created.start()?;

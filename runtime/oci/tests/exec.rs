@@ -42,7 +42,6 @@ impl Running {
             cgroup: None,
             parent: Parent::Caller,
             init: Some(Path::new(env!("CARGO_BIN_EXE_keel-oci"))),
-            extras: keel_oci::Extras::default(),
         })?;
         Ok((created, reader))
     }
@@ -169,7 +168,6 @@ fn a_first_process_has_a_terminal_of_its_own_devpts() {
             cgroup: None,
             parent: Parent::Caller,
             init: Some(Path::new(env!("CARGO_BIN_EXE_keel-oci"))),
-            extras: keel_oci::Extras::default(),
         })
         .unwrap();
         let mut master = File::from(created.take_terminal().unwrap());

@@ -101,7 +101,6 @@ pub fn try_create(image: &Image, spec: &Spec) -> Result<(Created, std::io::PipeR
         cgroup: None,
         parent: Parent::Caller,
         init: Some(Path::new(env!("CARGO_BIN_EXE_keel-oci"))),
-        extras: keel_oci::Extras::default(),
     })?;
     Ok((created, reader))
 }
