@@ -249,7 +249,7 @@ impl Updater {
         let root = root.map_err(Failure::io(format!("read {}", paths::TUF_ROOT)))?.ok_or_else(|| {
             Failure::new(ErrorCode::Internal, format!("read {}: this release carries no trusted root", paths::TUF_ROOT))
         })?;
-        let client = tuf::Client { source, store: &self.store, trusted_root: &root };
+        let client = tuf::Client { source, store: &self.store, trusted_root: &root, patience: tuf::client::PATIENCE };
         client
             .refresh(Time(host::now_unix_s()))
             .map_err(|error| Failure::new(error.code(), format!("update repository {}: {error}", source.name())))

@@ -8,6 +8,7 @@ use keel_image::publish::{KeysArguments, PublishArguments, publish, tuf_keys};
 use keel_spec::api::ErrorCode;
 use keel_spec::tuf::Time;
 use keel_updater::source::Http;
+use keel_updater::tuf::client::PATIENCE;
 use keel_updater::tuf::{Client, TrustedSet, store::Store};
 
 /// Serves a folder; `timestamp.json` never ends if `endless`. Ends with the test's process.
@@ -76,7 +77,7 @@ fn refresh(base: &Path, address: &str, now: Time) -> Result<TrustedSet, keel_upd
     let root = std::fs::read(base.join("keys/root.json")).unwrap();
     let store = Store::open(&base.join("trusted")).unwrap();
     let source = Http::new(address, None).unwrap();
-    Client { source: &source, store: &store, trusted_root: &root }.refresh(now)
+    Client { source: &source, store: &store, trusted_root: &root, patience: PATIENCE }.refresh(now)
 }
 
 fn now() -> Time {
@@ -102,8 +103,11 @@ fn what_the_publisher_publishes_is_trusted_until_it_expires_and_never_goes_back(
     std::fs::write(base.join("repository/timestamp.json"), newest).unwrap();
 
     // Torn files in the store are no reason to refuse, or to trust.
-    for file in std::fs::read_dir(base.join("trusted")).unwrap().flatten() {
-        std::fs::write(file.path(), "{\"signa").unwrap();
+    for folder in ["trusted", "trusted/roots"] {
+        let files = std::fs::read_dir(base.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        for file in files.filter(|path| path.is_file()) {
+            std::fs::write(file, "{\"signa").unwrap();
+        }
     }
     refresh(&base, &address, now()).unwrap();
     std::fs::remove_dir_all(base).unwrap();

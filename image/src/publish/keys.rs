@@ -96,7 +96,7 @@ impl Keys {
         let root: Root = envelope.read().map_err(|error| anyhow!("{} {error}", path.display()))?;
         for role in [Role::Targets, Role::Snapshot, Role::Timestamp] {
             let named =
-                root.roles.get(&role).is_some_and(|keyids| keyids.keyids.contains(&keys.id(role).unwrap_or_default()));
+                root.role(role).is_some_and(|keyids| keyids.keyids.contains(&keys.id(role).unwrap_or_default()));
             ensure!(named, "{} doesn't name the key in {}", path.display(), folder.join(key_file(role)).display());
         }
         keys.root = Some((root.version, bytes));
@@ -126,7 +126,7 @@ impl Keys {
         let (mut keys, mut roles) = (BTreeMap::new(), BTreeMap::new());
         for role in Role::ALL {
             keys.insert(self.id(role)?, self.public(role)?);
-            roles.insert(role, RoleKeys { keyids: vec![self.id(role)?], threshold: 1 });
+            roles.insert(role.to_string(), RoleKeys { keyids: vec![self.id(role)?], threshold: 1 });
         }
         let root = Root {
             kind: Role::Root,

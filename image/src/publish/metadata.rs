@@ -75,7 +75,7 @@ impl Published {
     }
 }
 
-fn read_role<T: serde::de::DeserializeOwned>(
+fn read_role<T: keel_spec::tuf::Metadata>(
     repository: &Path,
     name: &str,
     role: Role,

@@ -132,6 +132,7 @@ fn add(repository: &Path, keys: &Keys, before: Published, folder: &Path, expiry:
         version: targets,
         expires: expiry.targets,
         targets: listed,
+        delegations: None,
     };
     let bytes = keys.sign(Role::Targets, &body)?;
     files::write(&repository.join(format!("{targets}.targets.json")), &bytes)?;

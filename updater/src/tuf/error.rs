@@ -27,13 +27,10 @@ pub enum Problem {
         /// Valid signatures by different keys.
         have: usize,
         /// Threshold of the role.
-        need: u32,
+        need: u64,
         /// The role.
         role: String,
     },
-    /// A key's ID isn't the digest of the key.
-    #[error("names a key {0} that has another ID")]
-    KeyId(String),
     /// A role has no keys.
     #[error("has no keys for {0}")]
     NoRole(String),
@@ -72,7 +69,7 @@ pub enum Problem {
     /// A length or digest that doesn't fit the file that named it.
     #[error("doesn't have the {what} that {by} promises: it was changed or belongs to another publication")]
     Digest {
-        /// `length` or `sha256`.
+        /// `length`, `sha256` or `sha512`.
         what: &'static str,
         /// Who promises.
         by: String,
@@ -103,7 +100,7 @@ impl Error {
     /// Kind of failure.
     pub fn code(&self) -> ErrorCode {
         match self.problem {
-            Problem::Signature { .. } | Problem::KeyId(_) | Problem::NoRole(_) => ErrorCode::Signature,
+            Problem::Signature { .. } | Problem::NoRole(_) => ErrorCode::Signature,
             Problem::Expired { .. } => ErrorCode::Expired,
             Problem::Rollback { .. } | Problem::Vanished(_) => ErrorCode::Rollback,
             Problem::Version { .. } | Problem::Digest { .. } => ErrorCode::Digest,

@@ -1,11 +1,13 @@
 //! Public keys and thresholds (sections 4.2.1 and 5.2.1 of the specification).
+//!
+//! A key's ID is a name and no more: nothing follows from its form (TAP 12). So what counts towards a threshold is the
+//! key itself, however often and under whatever names it is listed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
-use keel_spec::tuf::{Envelope, Key, Role, Root, canonical};
+use keel_spec::tuf::{Envelope, Key, Role, RoleKeys, Root};
 use ring::{digest, signature};
-use serde_json::Value;
 
 use super::error::{Error, Problem};
 
@@ -14,8 +16,11 @@ const P256_SPKI_HEAD: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
+/// The algorithm in an RSA SubjectPublicKeyInfo (RFC 3279): rsaEncryption without parameters.
+const RSA_ALGORITHM: [u8; 15] =
+    [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 
-/// Most bytes of a signature or key in binary.
+/// Most bytes of a signature or key in binary: RSA with 8192 bits takes 1064.
 const MAX_KEY_BYTES: usize = 2048;
 
 /// SHA-256 in lower-case hexadecimal.
@@ -40,85 +45,121 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     text.as_bytes().chunks(2).map(|pair| Some((digit(pair[0])? << 4 | digit(pair[1])?) as u8)).collect()
 }
 
-/// The ID of a key: SHA-256 of its canonical form, unknown fields included.
-pub fn key_id(key: &Value) -> Option<String> {
-    canonical(key).ok().map(|bytes| sha256_hex(&bytes))
+/// A key of a kind that is understood; equal ones are the same key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PublicKey {
+    Ed25519(Vec<u8>),
+    /// An uncompressed point.
+    P256(Vec<u8>),
+    /// An RSAPublicKey (RFC 8017, appendix A.1.1).
+    RsaPss(Vec<u8>),
 }
 
-/// Checks that every key of a root has the ID that it is listed under, so that one key can't count twice.
-pub fn check_key_ids(file: &str, envelope: &Envelope) -> Result<(), Error> {
-    let keys = envelope.signed.get("keys").and_then(Value::as_object);
-    for (id, key) in keys.into_iter().flatten() {
-        if key_id(key).as_deref() != Some(id) {
-            return Err(Error::new(file, Problem::KeyId(id.chars().take(64).collect())));
+impl PublicKey {
+    /// `None` for other kinds, and for what isn't a key.
+    fn read(key: &Key) -> Option<Self> {
+        let public = key.keyval.public.trim();
+        match (key.keytype.as_str(), key.scheme.as_str()) {
+            ("ed25519", "ed25519") => from_hex(public).filter(|key| key.len() == 32).map(Self::Ed25519),
+            ("ecdsa" | "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256") => {
+                // PEM, and in older repositories the DER or the point itself in hexadecimal.
+                let bytes = if public.starts_with('-') { pem(public)? } else { from_hex(public)? };
+                let point = bytes.strip_prefix(&P256_SPKI_HEAD).unwrap_or(&bytes);
+                (point.len() == 65 && point[0] == 4).then(|| Self::P256(point.to_vec()))
+            }
+            ("rsa", "rsassa-pss-sha256") => Some(Self::RsaPss(rsa_public_key(&pem(public)?)?.to_vec())),
+            _ => None,
         }
     }
-    Ok(())
-}
 
-fn verifies(key: &Key, message: &[u8], signature: &[u8]) -> bool {
-    let check = |algorithm: &'static dyn signature::VerificationAlgorithm, public: &[u8]| {
-        signature::UnparsedPublicKey::new(algorithm, public).verify(message, signature).is_ok()
-    };
-    match (key.keytype.as_str(), key.scheme.as_str()) {
-        ("ed25519", "ed25519") => {
-            from_hex(&key.keyval.public).is_some_and(|public| check(&signature::ED25519, &public))
-        }
-        ("ecdsa" | "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256") => {
-            let der = pem(&key.keyval.public);
-            der.as_deref()
-                .and_then(|der| der.strip_prefix(&P256_SPKI_HEAD))
-                .is_some_and(|point| check(&signature::ECDSA_P256_SHA256_ASN1, point))
-        }
-        _ => false,
+    /// RSA-PSS with a salt as long as the digest (RFC 8017, section 9.1, note 4), and from 2048 to 8192 bits.
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let (algorithm, public): (&dyn signature::VerificationAlgorithm, _) = match self {
+            Self::Ed25519(key) => (&signature::ED25519, key),
+            Self::P256(point) => (&signature::ECDSA_P256_SHA256_ASN1, point),
+            Self::RsaPss(key) => (&signature::RSA_PSS_2048_8192_SHA256, key),
+        };
+        algorithm.verify(public.as_slice().into(), message.into(), signature.into()).is_ok()
     }
 }
 
 /// The DER inside a PEM text with one block.
 fn pem(text: &str) -> Option<Vec<u8>> {
     let body = text.trim().strip_prefix("-----BEGIN PUBLIC KEY-----")?.strip_suffix("-----END PUBLIC KEY-----")?;
-    let body: String = body.split_whitespace().collect();
-    if body.len() > 2 * MAX_KEY_BYTES {
+    if body.len() > 3 * MAX_KEY_BYTES {
         return None;
     }
+    let body: String = body.split_whitespace().collect();
     base64::engine::general_purpose::STANDARD.decode(body).ok()
 }
 
-/// Checks that a file is signed by a threshold of *different* keys of `role` as `root` lists them. Signatures by
-/// others, second ones by the same key and malformed ones don't count, and don't harm.
-pub fn verify(root: &Root, role: Role, file: &str, envelope: &Envelope) -> Result<(), Error> {
-    let keys = root.roles.get(&role).ok_or_else(|| Error::new(file, Problem::NoRole(role.to_string())))?;
-    let message = envelope.signed_bytes().map_err(|error| Error::new(file, error))?;
-    let mut counted = BTreeSet::new();
-    for signed in &envelope.signatures {
-        if !keys.keyids.contains(&signed.keyid) {
-            continue;
-        }
-        // By the key itself and not by its ID: the same key in two dresses is still one.
-        let Some(key) = root.keys.get(&signed.keyid) else { continue };
-        if counted.contains(&key.keyval) {
-            continue;
-        }
-        if from_hex(&signed.sig).is_some_and(|signature| verifies(key, &message, &signature)) {
-            counted.insert(&key.keyval);
-        }
+/// The RSAPublicKey inside a SubjectPublicKeyInfo.
+fn rsa_public_key(der: &[u8]) -> Option<&[u8]> {
+    let (info, rest) = der_value(der, 0x30)?;
+    let (bits, after) = der_value(info.strip_prefix(&RSA_ALGORITHM)?, 0x03)?;
+    // No unused bits at the end of the bit string, and nothing behind it.
+    if rest.is_empty() && after.is_empty() { bits.strip_prefix(&[0]) } else { None }
+}
+
+/// The content of a DER value with this tag, and what follows it (X.690, section 8.1.3).
+fn der_value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (&first, rest) = der.strip_prefix(&[tag])?.split_first()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81 => rest.split_first().map(|(&length, rest)| (usize::from(length), rest))?,
+        0x82 => rest.split_first_chunk::<2>().map(|(&length, rest)| (u16::from_be_bytes(length).into(), rest))?,
+        _ => return None,
+    };
+    rest.split_at_checked(length)
+}
+
+/// Whose signatures count for a file: keys by ID, and those of them that a role has.
+#[derive(Clone, Copy)]
+pub struct Keyring<'a> {
+    /// All keys that a root or a delegation lists.
+    pub keys: &'a BTreeMap<String, Key>,
+    /// Those of the role, and how many are needed.
+    pub role: &'a RoleKeys,
+}
+
+impl<'a> Keyring<'a> {
+    /// Of a top-level role.
+    pub fn of(root: &'a Root, role: Role) -> Option<Self> {
+        root.role(role).map(|keys| Self { keys: &root.keys, role: keys })
     }
-    if counted.len() < keys.threshold.max(1) as usize {
-        let problem = Problem::Signature { have: counted.len(), need: keys.threshold.max(1), role: role.to_string() };
-        return Err(Error::new(file, problem));
+
+    fn public_keys(&self) -> BTreeSet<PublicKey> {
+        self.role.keyids.iter().filter_map(|id| self.keys.get(id).and_then(PublicKey::read)).collect()
     }
-    Ok(())
+
+    /// Whether another keyring lacks a key that this one has: that key was taken back.
+    pub fn lost_keys_to(&self, other: &Self) -> bool {
+        !self.public_keys().is_subset(&other.public_keys())
+    }
+
+    /// Checks that a file is signed by a threshold of *different* keys. Signatures by others, further ones by the same
+    /// key and malformed ones don't count, and don't harm.
+    pub fn verify(&self, role: &str, file: &str, envelope: &Envelope) -> Result<(), Error> {
+        let message = envelope.signed_bytes().map_err(|error| Error::new(file, error))?;
+        let mut counted = BTreeSet::new();
+        for signed in envelope.signatures.iter().filter(|signed| self.role.keyids.contains(&signed.keyid)) {
+            let Some(key) = self.keys.get(&signed.keyid).and_then(PublicKey::read) else { continue };
+            if counted.contains(&key) {
+                continue;
+            }
+            if from_hex(&signed.sig).is_some_and(|signature| key.verifies(&message, &signature)) {
+                counted.insert(key);
+            }
+        }
+        let need = self.role.threshold.max(1);
+        if (counted.len() as u64) < need {
+            let role = role.chars().take(40).collect();
+            return Err(Error::new(file, Problem::Signature { have: counted.len(), need, role }));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hexadecimal_is_read_strictly() {
-        assert_eq!(from_hex("00fF"), Some(vec![0, 255]));
-        assert_eq!(from_hex("0"), None);
-        assert_eq!(from_hex("+1"), None);
-        assert_eq!(to_hex(&[0, 255]), "00ff");
-    }
-}
+#[path = "keys_tests.rs"]
+mod tests;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use keel_spec::api::ErrorCode;
 use keel_spec::tuf::{Key, KeyValue, RoleKeys, SPEC_VERSION, Signature, canonical};
+
+use crate::tuf::keys;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -27,7 +29,7 @@ impl Signer {
     }
 
     fn id(&self) -> String {
-        keys::key_id(&serde_json::to_value(self.key()).unwrap()).unwrap()
+        keys::sha256_hex(&canonical(&serde_json::to_value(self.key()).unwrap()).unwrap())
     }
 }
 
@@ -72,7 +74,7 @@ impl Owner {
         };
         for (role, signers, threshold) in roles {
             let keyids = signers.iter().map(|signer| signer.id()).collect();
-            root.roles.insert(role, RoleKeys { keyids, threshold });
+            root.roles.insert(role.to_string(), RoleKeys { keyids, threshold });
             root.keys.extend(signers.iter().map(|signer| (signer.id(), signer.key())));
         }
         serde_json::to_value(root).unwrap()
@@ -157,12 +159,16 @@ fn one_key_signing_twice_is_not_two_keys() {
     let twice = sign(value.clone(), &[&owner.root[0], &owner.root[0]]);
     assert_eq!(code(TrustedSet::new(&twice, NOW)), ErrorCode::Signature);
     assert_eq!(code(TrustedSet::new(&sign(value.clone(), &[&owner.root[0]]), NOW)), ErrorCode::Signature);
-    // The same key again under another ID: the ID isn't the key's.
+    // The same key again under another ID, and that ID's own signature: IDs are names (TAP 12), keys count.
     let mut doubled = value;
-    let key = serde_json::to_value(owner.root[0].key()).unwrap();
-    doubled["keys"]["f00d"] = key;
-    let refused = TrustedSet::new(&sign(doubled, &[&owner.root[0], &owner.root[1]]), NOW);
-    assert!(matches!(refused.unwrap_err().problem, Problem::KeyId(_)));
+    doubled["keys"]["f00d"] = serde_json::to_value(owner.root[0].key()).unwrap();
+    doubled["roles"]["root"]["keyids"].as_array_mut().unwrap().push("f00d".into());
+    let mut file: Value = serde_json::from_slice(&sign(doubled.clone(), &[&owner.root[0]])).unwrap();
+    let mut again = file["signatures"][0].clone();
+    again["keyid"] = "f00d".into();
+    file["signatures"].as_array_mut().unwrap().push(again);
+    assert_eq!(code(TrustedSet::new(&serde_json::to_vec(&file).unwrap(), NOW)), ErrorCode::Signature);
+    assert!(TrustedSet::new(&sign(doubled, &[&owner.root[0], &owner.root[1]]), NOW).is_ok());
 }
 
 #[test]
@@ -212,8 +218,11 @@ fn versions_never_go_down() {
     let mut set = remembering();
     set.update_timestamp(&owner.timestamp(6, 6, &newer, LATER)).unwrap();
     assert_eq!(code(set.update_snapshot(&newer)), ErrorCode::Rollback);
-    // The same publication again is fine.
-    remembering().update_timestamp(&timestamp).unwrap();
+    // The same publication again is fine, and another one under the same version is not looked at.
+    let mut set = remembering();
+    assert_eq!(set.update_timestamp(&timestamp).unwrap(), NewTimestamp::Same);
+    assert_eq!(set.update_timestamp(&owner.timestamp(5, 9, b"", LATER)).unwrap(), NewTimestamp::Same);
+    assert_eq!(set.snapshot_meta().unwrap().version, 5);
 }
 
 #[test]
