@@ -2,12 +2,14 @@
 //! and where they came from are served to the other programs.
 //!
 //! - `disk`: which disk the state is on, and what else is there
+//! - `fat`: a file on a FAT volume
 //! - `grow`: partition table, partition and file system grow
 //! - `sources`: where a machine config may lie
 //! - `choose`: which config is in force
 
 mod choose;
 pub mod disk;
+mod fat;
 pub mod grow;
 mod sources;
 

@@ -1,12 +1,14 @@
-//! Where a machine config may lie, in the order in which it is looked for: the EFI system partition, a config drive,
-//! QEMU's fw_cfg, the kernel command line. (A cloud provider's metadata need the network, which needs the config:
-//! they are not read yet.)
+//! Where a machine config may lie, in the order in which it is looked for: the EFI system partition, QEMU's fw_cfg, the
+//! kernel command line, a config drive. The drive comes last, since it takes the drivers of all controllers of disks to
+//! know that there is none. (A cloud provider's metadata need the network, which needs the config: they are not
+//! read yet.)
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use keel_spec::config::MAX_CONFIG_BYTES;
@@ -15,7 +17,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::disk::Disk;
+use super::fat;
 
+const INIT: &str = "/usr/lib/keel/init";
+const MODPROBE: &str = "/usr/sbin/modprobe";
+/// One byte more than a machine config may have: what is too long is refused by its parser.
+const READ_BYTES: u64 = MAX_CONFIG_BYTES as u64 + 1;
 /// Most block devices that are looked at for a config drive.
 const MAX_DEVICES: usize = 64;
 /// Bytes from a device's start that hold its label: an ISO 9660 volume descriptor lies at 32 KiB (ECMA-119, 8.4).
@@ -31,10 +38,22 @@ pub(super) struct Found {
 
 /// The first machine config there is. A source that can't be looked at is logged and passed over.
 pub(super) fn find(disk: Option<&Disk>) -> Option<Found> {
-    disk.and_then(esp).or_else(|| config_drive(disk)).or_else(fw_cfg).or_else(|| {
-        let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        from_cmdline(&cmdline)
+    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let nearby = disk.and_then(esp).or_else(fw_cfg).or_else(|| from_cmdline(&cmdline));
+    nearby.or_else(|| {
+        run(&[INIT, "coldplug"]);
+        config_drive(disk)
     })
+}
+
+/// Runs one of PID 1's helpers to its end. PID 1 bounds the time that provisioning may take as a whole.
+fn run(argv: &[&str]) {
+    let [program, arguments @ ..] = argv else { return };
+    match Command::new(program).args(arguments).stdin(Stdio::null()).status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => log::warn!("{} ended with {status}", argv.join(" ")),
+        Err(error) => log::warn!("cannot run {}: {error}", argv.join(" ")),
+    }
 }
 
 fn esp(disk: &Disk) -> Option<Found> {
@@ -45,7 +64,7 @@ fn esp(disk: &Disk) -> Option<Found> {
         let uevent = fs::read_to_string(format!("{folder}/{name}/uevent")).unwrap_or_default();
         uevent.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(ESP_LABEL))
     })?;
-    on_device(&esp, "vfat", &format!("the EFI system partition {esp}"))
+    on_device(&esp, Kind::Fat, &format!("the EFI system partition {esp}"))
 }
 
 fn config_drive(disk: Option<&Disk>) -> Option<Found> {
@@ -70,40 +89,57 @@ fn config_drive(disk: Option<&Disk>) -> Option<Found> {
     None
 }
 
+/// File systems that a machine config may lie on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Fat,
+    Iso9660,
+}
+
 /// The file system of a config drive, told by its label, from the head of a device.
-fn config_drive_kind(head: &[u8]) -> Option<&'static str> {
+fn config_drive_kind(head: &[u8]) -> Option<Kind> {
     let is_ours = |label: &[u8]| {
         let label = String::from_utf8_lossy(label).trim_end_matches([' ', '\0']).to_ascii_lowercase();
         label == "config-2" || label == "keel-config"
     };
     // ECMA-119, 8.4: a primary volume descriptor is type 1, "CD001"; its volume identifier is at 40.
     if head.get(32768..32774) == Some(b"\x01CD001") && head.get(32808..32840).is_some_and(is_ours) {
-        return Some("iso9660");
+        return Some(Kind::Iso9660);
     }
     // FAT: the label lies at 43 in FAT12 and FAT16, at 71 in FAT32, beside the type's name.
     let fat16 = head.get(54..57) == Some(b"FAT") && head.get(43..54).is_some_and(is_ours);
     let fat32 = head.get(82..85) == Some(b"FAT") && head.get(71..82).is_some_and(is_ours);
-    (fat16 || fat32).then_some("vfat")
+    (fat16 || fat32).then_some(Kind::Fat)
 }
 
-/// The machine config on a block device, if there is one. The file system is mounted nowhere that others see.
-fn on_device(name: &str, kind: &str, source: &str) -> Option<Found> {
-    let mounted = match mount_detached(&format!("/dev/{name}"), kind) {
-        Ok(mounted) => mounted,
-        Err(error) => {
-            log::warn!("cannot look for a machine config on {source}: mounting its {kind}: {error}");
-            return None;
-        }
+/// The machine config on a block device, if there is one.
+fn on_device(name: &str, kind: Kind, source: &str) -> Option<Found> {
+    let device = Path::new("/dev").join(name);
+    let content = match kind {
+        Kind::Fat => fat::read(&device, paths::MACHINE_CONFIG, READ_BYTES),
+        Kind::Iso9660 => read_mounted(&device),
     };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    match rustix::fs::openat(&mounted, paths::MACHINE_CONFIG, flags, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => None,
-        Err(error) => Some(Found { source: source.into(), content: Err(error.to_string()) }),
-        Ok(file) => Some(Found { source: source.into(), content: read(File::from(file)) }),
+    match content {
+        Ok(content) => content.map(|content| Found { source: source.into(), content: Ok(content) }),
+        Err(error) => {
+            log::warn!("cannot look for a machine config on {source}: {error}");
+            None
+        }
     }
 }
 
-fn mount_detached(device: &str, kind: &str) -> rustix::io::Result<OwnedFd> {
+/// The machine config on a CD-ROM, mounted nowhere that others see.
+fn read_mounted(device: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mounted = mount_detached(device, "iso9660")?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::openat(&mounted, paths::MACHINE_CONFIG, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(file) => read(File::from(file)).map(Some),
+    }
+}
+
+fn mount_detached(device: &Path, kind: &str) -> rustix::io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = context.as_fd();
     rustix::mount::fsconfig_set_string(context, "source", device)?;
@@ -118,13 +154,16 @@ fn mount_detached(device: &str, kind: &str) -> rustix::io::Result<OwnedFd> {
 
 fn fw_cfg() -> Option<Found> {
     let name = paths::FW_CFG_MACHINE_CONFIG;
-    let path = format!("/sys/firmware/qemu_fw_cfg/by_name/{name}/raw");
-    let source = format!("QEMU's fw_cfg {name}");
-    match File::open(path) {
-        Ok(file) => Some(Found { source, content: read(file) }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => Some(Found { source, content: Err(error.to_string()) }),
+    let folder = Path::new("/sys/firmware/qemu_fw_cfg");
+    // The driver may not be there yet; the device's name is from QEMU's docs/specs/fw_cfg.rst.
+    if Path::new("/sys/bus/acpi/devices/QEMU0002:00").exists() && !folder.exists() {
+        run(&[MODPROBE, "qemu_fw_cfg"]);
     }
+    let content = match File::open(folder.join("by_name").join(name).join("raw")).and_then(read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        content => content.map_err(|error| error.to_string()),
+    };
+    Some(Found { source: format!("QEMU's fw_cfg {name}"), content })
 }
 
 fn from_cmdline(cmdline: &str) -> Option<Found> {
@@ -134,13 +173,10 @@ fn from_cmdline(cmdline: &str) -> Option<Found> {
     Some(Found { source: "the kernel command line".into(), content })
 }
 
-/// Reads a file up to one byte more than a machine config may have: what is too long is refused by its parser.
-fn read(file: File) -> Result<Vec<u8>, String> {
+fn read(file: File) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    match file.take(MAX_CONFIG_BYTES as u64 + 1).read_to_end(&mut content) {
-        Ok(_) => Ok(content),
-        Err(error) => Err(error.to_string()),
-    }
+    file.take(READ_BYTES).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 #[cfg(test)]
@@ -153,11 +189,11 @@ mod tests {
         assert_eq!(config_drive_kind(&head), None);
         head[54..59].copy_from_slice(b"FAT16");
         head[43..54].copy_from_slice(b"KEEL-CONFIG");
-        assert_eq!(config_drive_kind(&head), Some("vfat"));
+        assert_eq!(config_drive_kind(&head), Some(Kind::Fat));
         let mut head = vec![b' '; HEAD_BYTES];
         head[32768..32774].copy_from_slice(b"\x01CD001");
         head[32808..32816].copy_from_slice(b"config-2");
-        assert_eq!(config_drive_kind(&head), Some("iso9660"));
+        assert_eq!(config_drive_kind(&head), Some(Kind::Iso9660));
         assert_eq!(config_drive_kind(&head[..100]), None);
     }
 
