@@ -159,11 +159,20 @@ async fn serve(
     if !options.standalone {
         ready().await;
     }
+    let network = !options.standalone || options.network;
+    tokio::task::spawn_blocking(move || prepare_network(&context.engine, network));
     Ok(tokio::select! {
         _ = terminate.recv() => End::Asked,
         _ = interrupt.recv() => End::Asked,
         Some(()) = stopping.recv() => End::HostStops,
     })
+}
+
+/// Sets the containers' network up before the first container waits for it.
+fn prepare_network(engine: &Engine, wanted: bool) {
+    if wanted && let Err(error) = engine.prepare_network() {
+        log::error!("{}; tried again when a container wants it", keel_link::logger::chain(&error));
+    }
 }
 
 /// TLS, if the machine config brings certificates. A fault there must not take the local API away, too.

@@ -70,7 +70,7 @@ impl Engine {
             signal::number(name)?;
         }
         ports::published(body)?;
-        if ports::mode(body)? == ports::Mode::Bridge && self.net.is_none() {
+        if ports::mode(body)? == ports::Mode::Bridge && !self.network.is_possible() {
             return Err(Error::BadParameter("this engine has no network: use --network none or host".into()));
         }
         let folder = self.containers_folder().join(&config.id);

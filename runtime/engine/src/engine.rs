@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
-use keel_net::Net;
 use keel_spec::config::Settings;
 use keel_spec::paths;
 use keel_store::{ImageId, Store};
@@ -14,6 +13,7 @@ use keel_store::{ImageId, Store};
 use crate::cancel::Bells;
 use crate::container::Container;
 use crate::error::{Doing, Error};
+use crate::network::Network;
 use crate::parent::{InitLink, Local, Pid1};
 use crate::schedule::Schedule;
 use crate::stdio::Stdio;
@@ -64,7 +64,7 @@ pub struct Engine {
     pub(crate) boot_id: String,
     pub(crate) options: Options,
     pub(crate) store: Arc<Store>,
-    pub(crate) net: Option<Net>,
+    pub(crate) network: Network,
     pub(crate) link: Arc<dyn InitLink>,
     pub(crate) stdio: Stdio,
     pub(crate) schedule: Schedule,
@@ -107,17 +107,14 @@ impl Engine {
             let path = state.join(folder);
             fs::create_dir_all(&path).doing(|| format!("making {}", path.display()))?;
         }
-        let net = match options.network {
-            true => Some(Net::open(&state.join("network")).doing(|| "setting up the containers' network")?),
-            false => None,
-        };
+        let network = Network::new(options.network.then(|| state.join("network")));
         let engine = Arc::new(Self {
             root: state.into(),
             host_name: settings.hostname.clone(),
             boot_id: boot_id().doing(|| "reading the kernel's boot ID")?,
             options,
             store,
-            net,
+            network,
             link,
             stdio: Stdio::start().doing(|| "starting the thread that reads containers' output")?,
             schedule: Schedule::default(),
@@ -135,6 +132,11 @@ impl Engine {
     /// The images.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Sets the containers' network up, if it isn't: for a moment when nobody waits.
+    pub fn prepare_network(&self) -> Result<(), Error> {
+        self.network.get().map(drop)
     }
 
     /// The full ID of the container that `wanted` names: an ID, a name, or the beginning of an ID.

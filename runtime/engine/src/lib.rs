@@ -10,6 +10,7 @@
 //! - `parent`: PID 1, or this process itself, as the containers' parent
 //! - `container`, `disk`: a container in memory and on disk
 //! - `stdio`, `stdin`, `log`: its streams
+//! - `network`: the containers' network, set up when it is first wanted
 //! - `cancel`, `output`, `error`: what callers hold
 //! - `show`: its state in Docker's words
 //! - `clock`, `files`, `id`, `signal`: small things
@@ -29,6 +30,7 @@ mod id;
 mod inspect;
 mod list;
 mod log;
+mod network;
 mod output;
 mod parent;
 mod plan;

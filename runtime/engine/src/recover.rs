@@ -51,8 +51,8 @@ pub fn recover(engine: &Arc<Engine>) -> Result<(), Error> {
     }
     let running: Vec<String> =
         engine.all().into_iter().filter(|c| c.state().is_running()).map(|c| c.id.clone()).collect();
-    if let Some(net) = &engine.net {
-        net.recover(&running).doing(|| "recovering the containers' network")?;
+    if engine.network.is_possible() && !running.is_empty() {
+        engine.network.get_with(&running)?;
     }
     remove_strangers(engine, &running);
     Ok(())

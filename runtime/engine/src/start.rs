@@ -204,7 +204,7 @@ impl Engine {
         if ports::mode(&config.body)? != ports::Mode::Bridge {
             return Ok(None);
         }
-        let net = self.net.as_ref().ok_or_else(|| Error::BadParameter("this engine has no network".into()))?;
+        let net = self.network.get()?;
         let namespace = created.net_ns()?;
         let published = ports::published(&config.body)?;
         let endpoint = net
@@ -251,7 +251,7 @@ impl Engine {
         }
         self.stdio.drain(id);
         container.stdin.reset();
-        if let Some(net) = &self.net {
+        if let Some(net) = self.network.opened() {
             report("taking it off the network", net.detach(id).doing(|| "detaching it"));
         }
         report("forgetting its process", self.link.forget(id));
