@@ -28,7 +28,9 @@ pub enum ProfileError {
 pub struct Profile {
     /// Modules for the initrd.
     pub initrd: Selection,
-    /// Modules for the root; those of the initrd are there too.
+    /// Modules for the root that every boot loads: they lie there unpacked.
+    pub boot: Selection,
+    /// More modules for the root; those of the initrd are there too.
     pub root: Selection,
 }
 

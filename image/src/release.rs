@@ -100,7 +100,8 @@ pub fn make(order: &Order, out: &Path) -> Result<Release, ReleaseError> {
     let profile = Profile::read(order.profile)?;
     let catalogue = Catalogue::read(&order.inputs.modules)?;
     let for_initrd = catalogue.select([&profile.initrd])?;
-    let for_root = catalogue.select([&profile.initrd, &profile.root])?;
+    let for_boot = catalogue.select([&profile.boot])?;
+    let for_root = catalogue.select([&profile.initrd, &profile.boot, &profile.root])?;
 
     steps.begin("root file system");
     let mut plan = Plan::new(order.programs, order.inputs, &os_release, &order.tuf_root)?;
@@ -110,7 +111,7 @@ pub fn make(order: &Order, out: &Path) -> Result<Release, ReleaseError> {
     let tree = work.join("root");
     files::create_folder(&tree)?;
     plan.stage(&tree)?;
-    root::stage_modules(order.inputs, &for_root, &tree)?;
+    root::stage_modules(order.inputs, &for_root, &for_boot, &tree)?;
     root::make_erofs(&tree, &file(ReleaseFile::Root), order.built_unix_s)?;
 
     steps.begin("hash tree");
@@ -120,7 +121,7 @@ pub fn make(order: &Order, out: &Path) -> Result<Release, ReleaseError> {
 
     steps.begin("unified kernel image");
     let staged = work.join("initrd");
-    let modules = root::stage_modules(order.inputs, &for_initrd, &staged)?;
+    let modules = root::stage_modules(order.inputs, &for_initrd, &for_initrd, &staged)?;
     let initrd = root::make_initrd(&order.programs.join("init"), &modules, &order.inputs.kernel_release)?;
     let parameters = BootParameters {
         root_hash,

@@ -16,6 +16,9 @@ pub enum RootError {
     /// A file or program failed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The initrd can't be packed.
+    #[error("cannot pack the initrd")]
+    Initrd(#[source] std::io::Error),
     /// Something to be replaced isn't there.
     #[error("cannot replace {0}: the root has no such file")]
     NothingToReplace(String),
@@ -157,11 +160,20 @@ fn certificate_bundle(folder: &Path) -> Result<String, RootError> {
 /// What of depmod's index is kept: the text files, which init reads.
 const INDEX: [&str; 2] = ["modules.dep", "modules.alias"];
 
-/// Puts modules, and an index of just these, under `root/usr/lib/modules/<release>`; returns that folder.
-pub fn stage_modules(inputs: &Inputs, chosen: &BTreeSet<String>, root: &Path) -> Result<PathBuf, RootError> {
+/// Puts modules, and an index of just these, under `root/usr/lib/modules/<release>`; returns that folder. Those in
+/// `unpacked` lie there as the kernel maps them: unpacking xz is most of a small module's load after its signature.
+pub fn stage_modules(
+    inputs: &Inputs,
+    chosen: &BTreeSet<String>,
+    unpacked: &BTreeSet<String>,
+    root: &Path,
+) -> Result<PathBuf, RootError> {
     let folder = root.join("usr/lib/modules").join(&inputs.kernel_release);
     for file in chosen {
         files::copy(&inputs.modules.join(file), &folder.join(file), 0o644)?;
+        if unpacked.contains(file) && file.ends_with(".xz") {
+            files::run(Command::new("xz").arg("--decompress").arg(folder.join(file)))?;
+        }
     }
     for file in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
         files::copy(&inputs.modules.join(file), &folder.join(file), 0o644)?;
@@ -191,7 +203,11 @@ pub fn make_erofs(tree: &Path, image: &Path, built_unix_s: u64) -> Result<(), Ro
     Ok(())
 }
 
-/// The initrd: init, the modules it needs to reach the root, and mount points.
+/// Level of the initrd's compression: the highest that needs no window larger than the kernel's.
+const INITRD_LEVEL: i32 = 19;
+
+/// The initrd: init, the modules it needs to reach the root, and mount points. The whole of it is packed at once, with
+/// what the kernel unpacks fastest (kernel: `Documentation/admin-guide/initrd.rst`, `CONFIG_RD_ZSTD`).
 pub fn make_initrd(init: &Path, modules: &Path, kernel_release: &str) -> Result<Vec<u8>, RootError> {
     let mut archive = cpio::Archive::default();
     for path in ["dev", "proc", "sys", "run", "sysroot", "usr", "usr/lib", "usr/lib/modules"] {
@@ -200,7 +216,7 @@ pub fn make_initrd(init: &Path, modules: &Path, kernel_release: &str) -> Result<
     archive.console();
     archive.file("init", 0o755, &files::read(init)?);
     add_folder(&mut archive, modules, &format!("usr/lib/modules/{kernel_release}"), 0)?;
-    Ok(archive.finish())
+    zstd::bulk::compress(&archive.finish(), INITRD_LEVEL).map_err(RootError::Initrd)
 }
 
 /// The deepest that Debian nests modules is seven folders.

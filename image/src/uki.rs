@@ -37,11 +37,12 @@ pub struct SigningKey {
 /// The kernel's own parameters, after Keel's:
 /// a panic or an oops restarts the machine (the trial counts on it) after leaving its dump in EFI variables;
 /// both consoles get messages, the serial one is `/dev/console`; only signed code enters the kernel; and the timer
-/// check is left out, which panics in virtual machines on busy hosts. `gpt` lets the kernel take the backup partition
+/// check is left out, which panics in virtual machines on busy hosts. The kernel's tests of its own ciphers, which take
+/// longer than all the rest of its start, are left out as well (nothing on a host asks for FIPS 140). `gpt` lets the kernel take the backup partition
 /// table when a write of the primary one was torn.
 const KERNEL_PARAMETERS: &str = "panic=5 oops=panic gpt console=tty0 console=ttyS0,115200 \
      quiet loglevel=4 lockdown=integrity slab_nomerge vsyscall=none randomize_kstack_offset=on cgroup_no_v1=all \
-     no_timer_check";
+     no_timer_check cryptomgr.notests";
 
 /// The kernel command line of a release.
 pub fn command_line(parameters: &BootParameters, extra: Option<&str>) -> String {

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         (1, _, stage2::ARGUMENT) => stage2::run(arguments.get(2..).unwrap_or_default()),
         (1, _, _) => stage1::run(),
         (_, "modprobe", _) => modules::modprobe(arguments.get(1..).unwrap_or_default()),
-        (_, _, "coldplug") => coldplug::run(),
+        (_, _, "coldplug") => coldplug::run(arguments.get(2..).unwrap_or_default()),
         _ => {
             eprintln!("keel-init: runs as PID 1, as modprobe, or with the argument coldplug");
             ExitCode::from(2)

@@ -9,6 +9,9 @@ pub struct Service {
     pub argv: &'static [&'static str],
     /// Services that must be up before this one is started, and that are stopped after it.
     pub after: &'static [&'static str],
+    /// Started only when all required services that aren't late are up, or some time after boot without them
+    /// ([`LATE_MS`](crate::supervise::LATE_MS)): so that it doesn't hold them up where there is one processor.
+    pub late: bool,
     /// A release is good only while this is up.
     pub required: bool,
     /// When it counts as up.
@@ -33,14 +36,26 @@ pub enum Kind {
 }
 
 const HOST: &str = "/usr/lib/keel/host";
+const INIT: &str = "/usr/lib/keel/init";
 const CONSOLE: &[&str] = &["/usr/bin/keelctl", "console"];
 
 const fn service(name: &'static str, argv: &'static [&'static str], after: &'static [&'static str]) -> Service {
-    Service { name, argv, after, required: true, kind: Kind::Notifies, tty: None, drains: false, stop_ms: 5_000 }
+    Service {
+        name,
+        argv,
+        after,
+        late: false,
+        required: true,
+        kind: Kind::Notifies,
+        tty: None,
+        drains: false,
+        stop_ms: 5_000,
+    }
 }
 
 const fn console(name: &'static str, tty: &'static str) -> Service {
     Service {
+        late: true,
         required: false,
         kind: Kind::Simple,
         tty: Some(tty),
@@ -49,15 +64,20 @@ const fn console(name: &'static str, tty: &'static str) -> Service {
     }
 }
 
+const fn job(name: &'static str, argv: &'static [&'static str]) -> Service {
+    Service { required: false, kind: Kind::OneShot, ..service(name, argv, &[]) }
+}
+
 /// All services. One that is named in an `after` stands before the one that names it.
-pub static SERVICES: [Service; 8] = [
-    Service { required: false, kind: Kind::OneShot, ..service("coldplug", &["/usr/lib/keel/init", "coldplug"], &[]) },
+pub static SERVICES: [Service; 9] = [
+    job("coldplug", &[INIT, "coldplug", "network"]),
     service("provision", &[HOST, "provision"], &[]),
     // Not after coldplug: it hears of network cards as they turn up.
     service("network", &[HOST, "network"], &["provision"]),
-    Service { required: false, ..service("time", &[HOST, "time"], &["provision"]) },
     Service { drains: true, stop_ms: 20_000, ..service("runtime", &["/usr/lib/keel/runtime"], &["provision"]) },
-    service("updater", &["/usr/lib/keel/updater"], &["provision"]),
+    Service { late: true, ..service("updater", &["/usr/lib/keel/updater"], &["provision"]) },
+    Service { late: true, required: false, ..service("time", &[HOST, "time"], &["provision"]) },
+    Service { late: true, ..job("devices", &[INIT, "coldplug"]) },
     console("console-serial", "/dev/ttyS0"),
     console("console-vga", "/dev/tty1"),
 ];

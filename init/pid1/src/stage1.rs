@@ -17,6 +17,7 @@ use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::coldplug::Tier;
 use crate::console::Console;
 use crate::disks::{RootPartitions, find_root};
 use crate::modules::Modules;
@@ -25,8 +26,9 @@ use crate::{clock, coldplug, mounts, rotten, stage2, switch_root, verity};
 
 /// Where the verified root is mounted until it becomes `/`.
 const NEW_ROOT: &str = "/sysroot";
-/// Modules without a device whose alias would ask for them.
-const MODULES: [&str; 4] = ["dm-mod", "dm-verity", "erofs", "efi-pstore"];
+/// Modules without a device whose alias would ask for them. SHA-256 with the processor's vector instructions comes
+/// first, since dm-verity takes the best there is when it is set up.
+const MODULES: [&str; 4] = ["sha256-ssse3", "dm-verity", "erofs", "efi-pstore"];
 /// Longest wait for the disk.
 const DISK_WAIT_MS: u64 = 30_000;
 /// How long a message about a failure stays readable.
@@ -67,9 +69,9 @@ fn prepare(console: &mut Console) -> Result<Vec<String>, String> {
     restart_on_panic();
     let uevents = uevents().map_err(|error| format!("cannot listen for devices: {error}"))?;
     let modules = Modules::open();
-    let mut devices = Devices { modules, tried: BTreeSet::new(), watchdog: None, watchdog_s: parameters.watchdog_s };
+    let mut devices = Devices::new(modules, parameters.watchdog_s);
     // First of all, for the watchdog; while the disks are being looked at by the kernel, the rest.
-    devices.drive(console);
+    devices.drive(Tier::Virtual, console);
     for name in MODULES {
         match devices.modules.load(name) {
             Ok(_) => {}
@@ -118,9 +120,13 @@ struct Devices {
 }
 
 impl Devices {
+    fn new(modules: Modules, watchdog_s: u32) -> Self {
+        Self { modules, tried: BTreeSet::new(), watchdog: None, watchdog_s }
+    }
+
     /// Loads drivers of devices that have turned up, and arms the watchdog as soon as it is there.
-    fn drive(&mut self, console: &mut Console) {
-        coldplug::round(&self.modules, &mut self.tried);
+    fn drive(&mut self, tier: Tier, console: &mut Console) {
+        coldplug::round(&self.modules, tier, &mut self.tried);
         if self.watchdog.is_none() {
             self.watchdog = Watchdog::arm(self.watchdog_s);
             if let Some(watchdog) = &self.watchdog {
@@ -141,12 +147,18 @@ fn wait_for_root(
     console: &mut Console,
 ) -> Result<RootPartitions, String> {
     let deadline_ms = clock::boot_ms().saturating_add(DISK_WAIT_MS);
+    let mut tier = Tier::Virtual;
     loop {
         // Events from before the look are dropped: the look sees what they told of.
         drain(uevents);
-        devices.drive(console);
+        devices.drive(tier, console);
         if let Some(root) = find_root(&parameters.root_hash) {
             return Ok(root);
+        }
+        // Most often the root is on a disk that costs one small driver. Only if not, SCSI and SATA come in.
+        if tier != Tier::All {
+            tier = Tier::All;
+            continue;
         }
         let left_ms = deadline_ms.saturating_sub(clock::boot_ms());
         if left_ms == 0 {

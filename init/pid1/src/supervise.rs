@@ -19,6 +19,9 @@
 //!   Kind::OneShot ended with 0: Finished. In a shutdown, every ended process: Stopped.
 //! ```
 //!
+//! A late service also waits for all required ones that aren't late, but for no longer than [`LATE_MS`]: what is to put
+//! a host right (the updater, the console) must come up on one whose runtime doesn't.
+//!
 //! # Interruptions
 //!
 //! - A process may end at any time, for any reason, also between the kernel making it and this machine hearing of it:
@@ -46,6 +49,8 @@ use crate::services::{Kind, Service};
 pub const START_LIMIT_MS: u64 = 60_000;
 /// A service that was up this long has recovered: its next failure counts as its first.
 pub const STABLE_MS: u64 = 10_000;
+/// Late services start this long after boot at the latest.
+pub const LATE_MS: u64 = 15_000;
 /// First and longest pause before a service is started again.
 pub const BACKOFF_MS: (u64, u64) = (100, 30_000);
 /// How long subscribers have before services are told to end.
@@ -149,6 +154,8 @@ pub struct Supervisor {
     pub slots: Vec<Slot>,
     /// What is wanted of them.
     pub phase: Phase,
+    /// Whether late services' time has come.
+    late_due: bool,
 }
 
 impl Supervisor {
@@ -163,7 +170,11 @@ impl Supervisor {
             started: false,
             status: String::new(),
         };
-        Self { slots: services.iter().map(slot).collect(), phase: Phase::Running }
+        Self {
+            slots: services.iter().map(slot).collect(),
+            phase: Phase::Running,
+            late_due: !services.iter().any(|service| service.late),
+        }
     }
 
     /// When [`Event::Tick`] is due, if at all.
@@ -179,7 +190,8 @@ impl Supervisor {
             Phase::Ending { limit_ms, .. } => Some(limit_ms),
             Phase::Running | Phase::Over { .. } => None,
         };
-        slots.chain(phase).min()
+        let late = (!self.late_due).then_some(LATE_MS);
+        slots.chain(phase).chain(late).min()
     }
 
     /// The service that a process is the main process of.
@@ -198,6 +210,12 @@ impl Supervisor {
     /// Whether every required service is up.
     pub fn is_up(&self) -> bool {
         self.slots.iter().all(|slot| !slot.service.required || slot.is_ready())
+    }
+
+    /// Whether every required service is up that others may have to wait for.
+    fn is_early_up(&self) -> bool {
+        let mut early = self.slots.iter().filter(|slot| slot.service.required && !slot.service.late);
+        early.all(Slot::is_ready)
     }
 
     fn is_ready(&self, name: &str) -> bool {
@@ -356,6 +374,7 @@ fn settle(supervisor: &mut Supervisor, now_ms: u64, actions: &mut Vec<Action>) {
             supervisor.phase = Phase::Ending { how, limit_ms };
         }
     }
+    supervisor.late_due |= now_ms >= LATE_MS || supervisor.is_early_up();
     for index in 0..supervisor.slots.len() {
         settle_one(supervisor, index, now_ms, actions);
     }
@@ -378,7 +397,8 @@ fn settle_one(supervisor: &mut Supervisor, index: usize, now_ms: u64, actions: &
         (State::Waiting | State::Backoff { .. }, Phase::Draining { .. } | Phase::Ending { .. }) => State::Stopped,
         (State::Backoff { until_ms }, Phase::Running) if now_ms < until_ms => return,
         (State::Waiting | State::Backoff { .. }, Phase::Running) => {
-            if service.after.iter().all(|name| supervisor.is_ready(name)) {
+            let its_turn = supervisor.late_due || !service.late;
+            if its_turn && service.after.iter().all(|name| supervisor.is_ready(name)) {
                 actions.push(Action::Start(index));
                 State::Starting { pid: None, deadline_ms: now_ms.saturating_add(START_LIMIT_MS) }
             } else {

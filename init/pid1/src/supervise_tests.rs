@@ -3,7 +3,7 @@
 use super::*;
 
 const fn service(name: &'static str, after: &'static [&'static str], kind: Kind) -> Service {
-    Service { name, argv: &[], after, required: true, kind, tty: None, drains: false, stop_ms: 5_000 }
+    Service { name, argv: &[], after, late: false, required: true, kind, tty: None, drains: false, stop_ms: 5_000 }
 }
 
 static TABLE: [Service; 3] = [
@@ -25,7 +25,11 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let mut run = Self { supervisor: Supervisor::new(&TABLE), now_ms: 1000, next_pid: 100, seen: Vec::new() };
+        Self::of(&TABLE)
+    }
+
+    fn of(table: &'static [Service]) -> Self {
+        let mut run = Self { supervisor: Supervisor::new(table), now_ms: 1000, next_pid: 100, seen: Vec::new() };
         run.on(Event::Tick);
         run
     }
@@ -68,6 +72,33 @@ impl Run {
     fn state(&self, service: usize) -> State {
         self.supervisor.slots[service].state
     }
+}
+
+static WITH_LATE: [Service; 3] = [
+    service("base", &[], Kind::Notifies),
+    Service { late: true, ..service("late", &[], Kind::Notifies) },
+    Service { late: true, ..service("later", &["late"], Kind::Notifies) },
+];
+
+#[test]
+fn late_services_wait_for_the_early_required_ones_but_not_for_each_other() {
+    let mut run = Run::of(&WITH_LATE);
+    assert_eq!((run.state(1), run.supervisor.next_tick_ms()), (State::Waiting, Some(LATE_MS)));
+    run.on(Event::Ready { service: 0 });
+    assert_eq!((run.count(&Action::Start(1)), run.count(&Action::Start(2))), (1, 0));
+    assert!(!run.supervisor.is_up(), "late ones may be required, too");
+    run.on(Event::Ready { service: 1 });
+    assert_eq!(run.count(&Action::Start(2)), 1);
+}
+
+#[test]
+fn late_services_start_in_the_end_on_a_host_whose_runtime_does_not() {
+    let mut run = Run::of(&WITH_LATE);
+    run.after(LATE_MS - run.now_ms - 1);
+    assert_eq!(run.count(&Action::Start(1)), 0);
+    run.after(1);
+    assert_eq!((run.count(&Action::Start(1)), run.count(&Action::Start(2))), (1, 0));
+    assert!(run.supervisor.next_tick_ms().is_none_or(|due_ms| due_ms > run.now_ms), "no tick that comes at once");
 }
 
 #[test]
