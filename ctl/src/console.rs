@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use keel_spec::api::Status;
+use keel_spec::api::{Health, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::stdio::stdin;
@@ -21,9 +21,9 @@ use crate::{cli, panel, words};
 
 /// How often the host's state is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How often the API is tried while it isn't up yet.
+/// How often the host is looked at while it starts.
 const RETRY_EVERY: Duration = Duration::from_millis(200);
-/// Longest wait for the API before the console says that it waits.
+/// Longest wait for the host's start before the console shows what there is.
 const QUIET_START: Duration = Duration::from_secs(20);
 /// Pause after an end of file: a terminal that is gone gives nothing else.
 const EOF_PAUSE: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ enum Input {
 pub fn run(client: &Client) -> Result<()> {
     set_terminal_up();
     let mut console = Console { client, shown: None, was_up: true, pending: Vec::new(), prompt: true };
-    console.wait_for_api();
+    console.wait_for_start();
     loop {
         let changed = console.refresh();
         if console.prompt {
@@ -107,11 +107,12 @@ impl Console<'_> {
         self.client.get("/keel/v1/status")
     }
 
-    /// Waits until the API answers; after a while it says so, and goes on without.
-    fn wait_for_api(&self) {
+    /// Waits until the API answers and all that is required has been started, so that the first panel is one that
+    /// lasts; after a while it goes on without.
+    fn wait_for_start(&self) {
         let deadline = Instant::now() + QUIET_START;
         while Instant::now() < deadline {
-            if self.status().is_ok() {
+            if self.status().is_ok_and(|status| status.health != Health::Starting) {
                 return;
             }
             std::thread::sleep(RETRY_EVERY);

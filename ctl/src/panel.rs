@@ -15,6 +15,7 @@ const MAX_LINES: usize = 6;
 /// A word for a host's health.
 pub fn health_word(health: Health) -> &'static str {
     match health {
+        Health::Starting => "starting: something required isn't up yet",
         Health::Good => "good",
         Health::Trial => "on trial: this release has not proved itself yet",
         Health::Degraded => "DEGRADED: something required is down",

@@ -191,6 +191,8 @@ fn console_prompt_default() -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
+    /// Something required isn't up yet, and nothing required has failed since the machine started.
+    Starting,
     /// Everything required is up.
     Good,
     /// The release is on trial and has not proved itself yet.

@@ -93,8 +93,17 @@ fn health(system: Option<&System>, services: &[Service]) -> Health {
     if system.is_some_and(|system| system.on_trial) {
         return Health::Trial;
     }
-    let all_up = services.iter().all(|service| !service.required || service.state == ServiceState::Up);
-    if all_up { Health::Good } else { Health::Degraded }
+    let is_first_start = |service: &Service| {
+        service.restarts == 0 && matches!(service.state, ServiceState::Waiting | ServiceState::Starting)
+    };
+    let is_missing = |service: &&Service| service.required && service.state != ServiceState::Up;
+    if !services.iter().any(|service| is_missing(&service)) {
+        Health::Good
+    } else if services.iter().filter(is_missing).all(is_first_start) {
+        Health::Starting
+    } else {
+        Health::Degraded
+    }
 }
 
 fn is_down(service: &Service) -> bool {
@@ -178,7 +187,12 @@ mod tests {
     fn only_required_services_decide_on_health() {
         let up = service("runtime", ServiceState::Up, true);
         let time_down = service("time", ServiceState::Backoff, false);
-        let network_down = service("network", ServiceState::Starting, true);
+        let network_down = service("network", ServiceState::Backoff, true);
+        let starting = service("updater", ServiceState::Starting, true);
+        let again = Service { restarts: 1, ..starting.clone() };
+        assert_eq!(health(Some(&system(false)), &[up.clone(), starting.clone()]), Health::Starting);
+        assert_eq!(health(Some(&system(false)), &[starting, network_down.clone()]), Health::Degraded);
+        assert_eq!(health(Some(&system(false)), &[up.clone(), again]), Health::Degraded);
         assert_eq!(health(Some(&system(false)), &[up.clone(), time_down]), Health::Good);
         assert_eq!(health(Some(&system(false)), &[up.clone(), network_down.clone()]), Health::Degraded);
         assert_eq!(health(Some(&system(true)), &[up, network_down]), Health::Trial);
