@@ -38,6 +38,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("keel-image", &["keel-spec"]),
     ("keel-qemu-tests", &["keel-spec", "keel-image"]),
     ("keel-faults", &[]),
+    ("keel-oci-conformance", &[]),
 ];
 
 #[test]

@@ -1,0 +1,116 @@
+//! The command line.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::case::Case;
+use crate::lab::Runtime;
+use crate::report::{self, Mark};
+use crate::run::{Place, run_all};
+use crate::{bench, cases};
+
+const USAGE: &str = "\
+usage: keel-oci-conformance --runtime PATH [--runtime PATH...] [--table] [--json FILE] [--at-once N] [NAME-PART...]
+       keel-oci-conformance --list [NAME-PART...]
+       keel-oci-conformance --bench N --runtime PATH [--runtime PATH...] [--json FILE]
+
+Runs each case with each runtime; exit code 1 if one fails that isn't listed as a known deviation.";
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Order {
+    runtimes: Vec<PathBuf>,
+    list: bool,
+    table: bool,
+    json: Option<PathBuf>,
+    at_once: Option<usize>,
+    bench: Option<u32>,
+    parts: Vec<String>,
+}
+
+/// The program's main function.
+pub fn main() -> ExitCode {
+    match parse().and_then(|order| run(&order)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("keel-oci-conformance: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse() -> Result<Order> {
+    use lexopt::prelude::*;
+    let mut order = Order::default();
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("runtime") => order.runtimes.push(parser.value()?.into()),
+            Long("list") => order.list = true,
+            Long("table") => order.table = true,
+            Long("json") => order.json = Some(parser.value()?.into()),
+            Long("at-once") => order.at_once = Some(parser.value()?.parse()?),
+            Long("bench") => order.bench = Some(parser.value()?.parse()?),
+            Long("hold-namespaces") => {
+                let kinds = parser.raw_args()?.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
+                cases::hold_namespaces(&kinds)?;
+                std::process::exit(0);
+            }
+            Long("help") => bail!("{USAGE}"),
+            Value(part) => order.parts.push(part.string()?),
+            other => return Err(other.unexpected()).context(USAGE),
+        }
+    }
+    ensure!(order.list || !order.runtimes.is_empty(), "{USAGE}");
+    Ok(order)
+}
+
+fn run(order: &Order) -> Result<bool> {
+    let all = cases::all();
+    let wanted = |case: &&Case| order.parts.is_empty() || order.parts.iter().any(|p| case.name.contains(p.as_str()));
+    let chosen: Vec<Case> = all.iter().filter(wanted).copied().collect();
+    ensure!(!chosen.is_empty(), "no case is named like {:?}; --list shows them", order.parts);
+    if order.list {
+        chosen.iter().for_each(|case| println!("{:50} {}", case.name, case.section));
+        println!("{} cases", chosen.len());
+        return Ok(true);
+    }
+    let runtimes = order.runtimes.iter().map(|path| Runtime::find(path)).collect::<Result<Vec<_>>>()?;
+    let place = Place::new()?;
+    if let Some(rounds) = order.bench {
+        let figures = bench::run(&place, &runtimes, rounds)?;
+        write_json(order.json.as_deref(), &figures)?;
+        return Ok(true);
+    }
+    let at_once = order.at_once.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let results = run_all(&place, &chosen, &runtimes, at_once, |ran| {
+        if !order.table {
+            let mut out = std::io::stdout().lock();
+            let _ = writeln!(out, "{}", report::line(ran));
+        }
+    });
+    if order.table {
+        print!("{}", report::table(&results, &runtimes));
+    } else {
+        runtimes.iter().for_each(|runtime| println!("{}", report::sums(&results, &runtime.name)));
+    }
+    if let Some(path) = &order.json {
+        write_json(Some(path), &report::json(&results))?;
+    }
+    Ok(!results.iter().any(|ran| report::mark(ran) == Mark::Fail))
+}
+
+fn write_json(path: Option<&Path>, value: &serde_json::Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    match path {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("write {}", path.display())),
+        None => {
+            print!("{text}");
+            Ok(())
+        }
+    }
+}
