@@ -19,7 +19,7 @@ HOST_PACKAGES := keel-init keel-host keel-updater keel-runtime keelctl
 TOOLS     := target/debug
 IMAGE     := $(TOOLS)/keel-image
 PACKAGES  := build-essential busybox-static ca-certificates cpio cryptsetup-bin dosfstools e2fsprogs erofs-utils git iproute2 \
-             kmod mtools nftables openssl ovmf docker-registry qemu-system-x86 sbsigntool skopeo xz-utils \
+             crun kmod mtools nftables openssl ovmf docker-registry qemu-system-x86 runc sbsigntool skopeo xz-utils \
              zstd util-linux
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 

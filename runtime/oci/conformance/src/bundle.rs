@@ -53,9 +53,8 @@ impl Answers {
     /// Reads the lines that the probe prints.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let lines = text.lines().filter(|line| !line.trim().is_empty());
-        let parsed = lines.map(|line| {
-            serde_json::from_str(line).with_context(|| format!("the probe's answer isn't JSON: {line:?}"))
-        });
+        let parsed = lines
+            .map(|line| serde_json::from_str(line).with_context(|| format!("the probe's answer isn't JSON: {line:?}")));
         Ok(Self(parsed.collect::<Result<_>>()?))
     }
 

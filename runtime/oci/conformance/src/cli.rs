@@ -1,8 +1,10 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -60,6 +62,7 @@ fn parse() -> Result<Order> {
                 cases::hold_namespaces(&kinds)?;
                 std::process::exit(0);
             }
+            Long("activate") => return activate(parser.raw_args()?.collect()),
             Long("help") => bail!("{USAGE}"),
             Value(part) => order.parts.push(part.string()?),
             other => return Err(other.unexpected()).context(USAGE),
@@ -67,6 +70,26 @@ fn parse() -> Result<Order> {
     }
     ensure!(order.list || !order.runtimes.is_empty(), "{USAGE}");
     Ok(order)
+}
+
+/// The same command, which finds itself in `LISTEN_PID`.
+pub(crate) fn activated(command: Command) -> Command {
+    let mut outer = Command::new("/proc/self/exe");
+    outer.arg("--activate").arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        outer.env(name, value.unwrap_or_default());
+    }
+    if let Some(dir) = command.get_current_dir() {
+        outer.current_dir(dir);
+    }
+    outer
+}
+
+/// `--activate PROGRAM WORD…`: becomes that program.
+fn activate(words: Vec<OsString>) -> Result<Order> {
+    let (program, rest) = words.split_first().context("--activate wants a program")?;
+    let error = Command::new(program).args(rest).env("LISTEN_PID", std::process::id().to_string()).exec();
+    Err(error).with_context(|| format!("execute {}", program.display()))
 }
 
 fn run(order: &Order) -> Result<bool> {

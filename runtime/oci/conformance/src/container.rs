@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use serde_json::{Value, json};
 
 use crate::bundle::Answers;
@@ -33,7 +33,7 @@ impl<'a> Container<'a> {
         }
         let text = fs::read_to_string(&pid_file).context("read the file that --pid-file names")?;
         let pid = text.trim().parse().with_context(|| format!("process ID in --pid-file: {text:?}"))?;
-        lab.pids.borrow_mut().push(pid);
+        lab.expect_end_of(pid);
         Ok(Self { lab, id: id.to_owned(), pid, output: log.with_extension("out") })
     }
 
@@ -81,7 +81,7 @@ impl<'a> Container<'a> {
     pub(crate) fn wait(&self) -> Result<i32> {
         let pid = Pid::from_raw(self.pid as i32).context("process ID 0")?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("the container's process is gone")?;
-        if !process::readable(&pidfd, DEADLINE)? {
+        if !process::ends(&pidfd, DEADLINE)? {
             bail!("the container's process hasn't ended within {DEADLINE:?}");
         }
         let status = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)
@@ -153,12 +153,6 @@ impl<'a> Container<'a> {
         fs::write(&file, process.to_string())?;
         let output = self.lab.call_ok(&["exec", "--process", &file, &self.id])?;
         Answers::parse(&output.stdout)
-    }
-
-    /// Sends a signal past the runtime.
-    pub(crate) fn signal_directly(&self, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(self.pid as i32).context("process ID 0")?;
-        Ok(rustix::process::kill_process(pid, signal)?)
     }
 }
 

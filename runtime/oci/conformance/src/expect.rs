@@ -25,7 +25,8 @@ mod tests {
         let cases = crate::cases::all();
         for (runtime, text) in FILES {
             for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-                let (name, reason) = line.split_once(": ").unwrap_or_else(|| panic!("{runtime}: {line:?} has no reason"));
+                let (name, reason) =
+                    line.split_once(": ").unwrap_or_else(|| panic!("{runtime}: {line:?} has no reason"));
                 assert!(cases.iter().any(|case| case.name == name), "{runtime}: no case {name}");
                 assert!(!reason.trim().is_empty(), "{runtime}: {name} has no reason");
             }

@@ -95,6 +95,12 @@ impl<'a> Lab<'a> {
         id
     }
 
+    /// Takes note of a container's first process, whose end the case or the sweeping after it waits for.
+    pub(crate) fn expect_end_of(&self, pid: u32) {
+        process::will_wait_for(pid);
+        self.pids.borrow_mut().push(pid);
+    }
+
     /// A file of the case's folder, as text.
     pub(crate) fn path(&self, name: &str) -> String {
         self.dir.join(name).to_string_lossy().into_owned()

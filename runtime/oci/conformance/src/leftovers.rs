@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::container::process_state;
 use crate::lab::Lab;
+use crate::process;
 
 /// Deepest folder below `/sys/fs/cgroup` that is looked into.
 const MAX_DEPTH: usize = 8;
@@ -27,6 +28,7 @@ pub(crate) fn sweep(lab: &Lab) -> Vec<String> {
     for pid in lab.pids.borrow().iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
         let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
     }
+    process::reap_orphans();
     let mut left = processes(&lab.token);
     left.extend(mounts(&lab.dir));
     left.extend(states(lab));

@@ -15,7 +15,8 @@ mod system;
 
 use std::process::ExitCode;
 
-/// The program's main function: `probe do STEPS`, `probe true`, `probe hook FILE…`, or init.
+/// The program's main function: `probe do STEPS`, `probe true`, `probe hook FILE…`,
+/// `probe peak FILE PROGRAM…`, or init.
 pub fn main() -> ExitCode {
     if std::process::id() == 1 && std::env::args().next().as_deref() == Some("/init") {
         return guest::main();
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
         Some("do") => steps::run(words.get(2).map_or("[]", String::as_str)),
         Some("hook") => hook::run(&words[2..]),
         Some("hold") => steps::hold(),
+        Some("peak") => system::peak(&words[2..]),
         _ => {
             eprintln!("probe ran without a verb: {words:?}");
             ExitCode::from(99)

@@ -1,21 +1,25 @@
 //! Programs with a deadline.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, WaitOptions};
 
 /// How long one call of a runtime may take; guests are emulated.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks at a condition.
 const STEP: Duration = Duration::from_millis(2);
+/// Between two looks for orphans.
+const REAP: Duration = Duration::from_millis(50);
 /// Most that is read of a program's output.
 const MAX_OUTPUT_BYTES: u64 = 4 << 20;
 
@@ -35,22 +39,70 @@ pub(crate) struct Output {
 pub(crate) fn run(command: &mut Command, log: &Path) -> Result<Output> {
     let (out, err) = (open(&log.with_extension("out"))?, open(&log.with_extension("err"))?);
     command.stdout(out.try_clone()?).stderr(err.try_clone()?);
-    let child = command.spawn().with_context(|| format!("start {:?}", command.get_program()))?;
+    let child = spawn(command)?;
     let code = wait(child, DEADLINE).with_context(|| format!("{command:?}"))?;
     Ok(Output { code, stdout: text(out)?, stderr: text(err)? })
+}
+
+/// Processes that somebody here waits for. Others that end as this program's children are orphans, which it must reap:
+/// the first process of a PID namespace can't end before all others are reaped.
+static AWAITED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Starts a program that will be waited for.
+pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
+    let mut awaited = AWAITED.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn().with_context(|| format!("start {:?}", command.get_program()))?;
+    awaited.insert(child.id());
+    Ok(child)
+}
+
+/// Says that somebody will wait for this process.
+pub(crate) fn will_wait_for(pid: u32) {
+    AWAITED.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+}
+
+/// Reaps children that nobody waits for.
+pub(crate) fn reap_orphans() {
+    let awaited = AWAITED.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = std::process::id().to_string();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
+        let mut words = rest.split(' ');
+        if words.next() == Some("Z")
+            && words.next() == Some(&own)
+            && !awaited.contains(&pid)
+            && let Some(pid) = Pid::from_raw(pid as i32)
+        {
+            let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+    }
 }
 
 /// Waits for a program's end; kills it at the deadline.
 pub(crate) fn wait(mut child: Child, limit: Duration) -> Result<i32> {
     let pid = Pid::from_raw(child.id() as i32).context("process ID 0")?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("open a pidfd")?;
-    if !readable(&pidfd, limit)? {
+    if !ends(&pidfd, limit)? {
         let _ = child.kill();
         let _ = child.wait();
         bail!("hasn't ended within {limit:?}");
     }
     let status = child.wait()?;
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+/// Whether a process ends in time. Meanwhile orphans are reaped, which it may depend on.
+pub(crate) fn ends(pidfd: impl AsFd, limit: Duration) -> Result<bool> {
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        if readable(&pidfd, REAP)? {
+            return Ok(true);
+        }
+        reap_orphans();
+    }
+    Ok(false)
 }
 
 /// Whether the descriptor becomes readable in time.
@@ -71,7 +123,12 @@ pub(crate) fn readable(fd: impl AsFd, limit: Duration) -> Result<bool> {
 /// Waits until `look` finds something.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begun = Instant::now();
+    let mut reaped = Instant::now();
     loop {
+        if reaped.elapsed() > REAP {
+            reap_orphans();
+            reaped = Instant::now();
+        }
         if let Some(found) = look()? {
             return Ok(found);
         }

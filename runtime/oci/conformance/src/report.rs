@@ -60,7 +60,9 @@ pub(crate) fn table(results: &[Ran], runtimes: &[Runtime]) -> String {
     }
     let width = rows.keys().map(|name| name.len()).max().unwrap_or(4);
     let mut text = format!("{:width$}", "case");
-    runtimes.iter().for_each(|runtime| drop(write!(text, "  {:9}", runtime.name)));
+    for runtime in runtimes {
+        let _ = write!(text, "  {:9}", runtime.name);
+    }
     text.push_str("  section\n");
     for (name, row) in &rows {
         let _ = write!(text, "{name:width$}");
@@ -93,9 +95,8 @@ pub(crate) fn table(results: &[Ran], runtimes: &[Runtime]) -> String {
 
 /// How many of each kind one runtime has.
 pub(crate) fn sums(results: &[Ran], runtime: &str) -> String {
-    let count = |wanted: &[Mark]| {
-        results.iter().filter(|ran| ran.runtime == runtime && wanted.contains(&mark(ran))).count()
-    };
+    let count =
+        |wanted: &[Mark]| results.iter().filter(|ran| ran.runtime == runtime && wanted.contains(&mark(ran))).count();
     format!(
         "{runtime}: {} passed, {} failed, {} known deviations, {} need another machine",
         count(&[Mark::Pass, Mark::Stale]),

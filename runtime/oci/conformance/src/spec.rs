@@ -103,11 +103,6 @@ impl Spec {
         self.set("/process/capabilities", json!({ "bounding": names, "effective": names, "permitted": names }))
     }
 
-    /// What the pointer names.
-    pub(crate) fn get(&self, pointer: &str) -> Value {
-        self.0.pointer(pointer).cloned().unwrap_or(Value::Null)
-    }
-
     /// As the runtime gets it.
     pub(crate) fn text(&self) -> String {
         self.0.to_string()

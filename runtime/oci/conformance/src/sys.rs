@@ -80,8 +80,7 @@ pub(crate) fn pass<const N: usize>(command: &mut std::process::Command, files: [
     use std::os::fd::AsRawFd as _;
     use std::os::unix::process::CommandExt as _;
     // Out of each other's way first.
-    let high: Vec<OwnedFd> =
-        files.iter().filter_map(|file| rustix::io::fcntl_dupfd_cloexec(file, 100).ok()).collect();
+    let high: Vec<OwnedFd> = files.iter().filter_map(|file| rustix::io::fcntl_dupfd_cloexec(file, 100).ok()).collect();
     // SAFETY: between fork and exec only dup2 is called, which takes no lock and no memory.
     unsafe {
         command.pre_exec(move || {

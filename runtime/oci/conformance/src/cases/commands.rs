@@ -77,7 +77,7 @@ fn run_detached(lab: &Lab) -> Result<()> {
     let id = lab.new_id();
     let pid_file = lab.path("detached.pid");
     lab.call_ok(&["run", "--detach", "--pid-file", &pid_file, "--bundle", &lab.bundle_path(), &id])?;
-    lab.pids.borrow_mut().push(fs::read_to_string(&pid_file)?.trim().parse()?);
+    lab.expect_end_of(fs::read_to_string(&pid_file)?.trim().parse()?);
     let state: Value = serde_json::from_str(&lab.call_ok(&["state", &id])?.stdout)?;
     same!(state["status"], "running", "status");
     lab.call_ok(&["delete", "--force", &id]).map(drop)
@@ -114,7 +114,8 @@ fn version(lab: &Lab) -> Result<()> {
 
 fn help(lab: &Lab) -> Result<()> {
     let text = lab.call_ok(&["--help"])?.stdout;
-    for verb in ["create", "start", "state", "kill", "delete", "exec", "list", "ps", "pause", "resume", "update", "run"] {
+    for verb in ["create", "start", "state", "kill", "delete", "exec", "list", "ps", "pause", "resume", "update", "run"]
+    {
         ensure!(text.contains(verb), "--help doesn't name {verb}");
     }
     Ok(())
@@ -140,22 +141,29 @@ fn spec_twice(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A bundle that can't be created, and what the log then holds.
+fn failing_log(lab: &Lab, options: &[&str]) -> Result<String> {
+    lab.bundle.configure(&lab.spec().mount("/work", "bind", "/no/such/source", &["bind"]))?;
+    let (log, bundle, id) = (lab.path("runtime.log"), lab.bundle_path(), lab.new_id());
+    let mut words = vec!["--log", &log];
+    words.extend(options);
+    words.extend(["create", "--bundle", &bundle, &id]);
+    lab.call_refused(&words)?;
+    Ok(fs::read_to_string(&log)?)
+}
+
 fn log_file(lab: &Lab) -> Result<()> {
-    let log = lab.path("runtime.log");
-    lab.call_refused(&["--log", &log, "create", "--bundle", "/no/such/bundle", &lab.new_id()])?;
-    ensure!(fs::read_to_string(&log)?.contains("/no/such/bundle"), "the log doesn't name what was wrong");
+    let text = failing_log(lab, &[])?;
+    ensure!(text.contains("/no/such/source"), "the log doesn't name what was wrong: {text}");
     Ok(())
 }
 
 fn log_json(lab: &Lab) -> Result<()> {
-    let log = lab.path("runtime.log");
-    let id = lab.new_id();
-    lab.call_refused(&["--log", &log, "--log-format", "json", "create", "--bundle", "/no/such/bundle", &id])?;
-    let text = fs::read_to_string(&log)?;
+    let text = failing_log(lab, &["--log-format", "json"])?;
     let last = text.lines().last().context("the log is empty")?;
     let entry: Value = serde_json::from_str(last).with_context(|| format!("the log's line isn't JSON: {last}"))?;
     same!(entry["level"], "error", "level");
-    ensure!(entry["msg"].as_str().is_some_and(|m| !m.is_empty()), "no msg: {entry}");
+    ensure!(entry["msg"].as_str().is_some_and(|m| m.contains("/no/such/source")), "msg: {entry}");
     ensure!(entry["time"].is_string(), "no time: {entry}");
     Ok(())
 }
@@ -196,7 +204,12 @@ fn list_json(lab: &Lab) -> Result<()> {
 }
 
 /// `run` with two files as descriptors 3 and 4.
-fn with_descriptors(lab: &Lab, options: &[&str], variables: &[(&str, &str)], steps: Value) -> Result<crate::bundle::Answers> {
+fn with_descriptors(
+    lab: &Lab,
+    options: &[&str],
+    variables: &[(&str, &str)],
+    steps: Value,
+) -> Result<crate::bundle::Answers> {
     fs::write(lab.path("three"), "third")?;
     fs::write(lab.path("four"), "fourth")?;
     lab.bundle.configure(&crate::lab::with_steps(lab.spec(), &steps))?;
@@ -205,6 +218,10 @@ fn with_descriptors(lab: &Lab, options: &[&str], variables: &[(&str, &str)], ste
     words.extend(options);
     words.extend(["--bundle", &bundle, &id]);
     let mut command = lab.command(&words);
+    if !variables.is_empty() {
+        // Of the process that will be the runtime: LISTEN_PID must be its own (sd_listen_fds(3)).
+        command = crate::cli::activated(command);
+    }
     let files = [fs::File::open(lab.path("three"))?, fs::File::open(lab.path("four"))?];
     for (name, value) in variables {
         command.env(name, value);

@@ -64,7 +64,8 @@ fn none(lab: &Lab) -> Result<()> {
 
 fn ambient(lab: &Lab) -> Result<()> {
     let names = json!(["CAP_NET_BIND_SERVICE"]);
-    let sets = json!({ "bounding": names, "permitted": names, "effective": names, "inheritable": names, "ambient": names });
+    let sets =
+        json!({ "bounding": names, "permitted": names, "effective": names, "inheritable": names, "ambient": names });
     let spec = lab.spec().set("/process/capabilities", sets).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
     let seen = caps(lab, &spec)?;
     for set in ["bounding", "permitted", "effective", "inheritable", "ambient"] {
@@ -78,7 +79,8 @@ fn all(lab: &Lab) -> Result<()> {
     let status = fs::read_to_string("/proc/self/status")?;
     let own = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).map_or("", str::trim);
     let expected = u64::from_str_radix(own, 16)? & ((1 << NAMES.len()) - 1);
-    let names: Vec<String> = (0..NAMES.len()).filter(|n| expected >> n & 1 == 1).map(|n| format!("CAP_{}", NAMES[n])).collect();
+    let names: Vec<String> =
+        (0..NAMES.len()).filter(|n| expected >> n & 1 == 1).map(|n| format!("CAP_{}", NAMES[n])).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let seen = caps(lab, &lab.spec().capabilities(&names))?;
     for set in ["bounding", "permitted", "effective"] {
@@ -216,10 +218,45 @@ fn hang_up(lab: &Lab) -> Result<()> {
 
 /// In the order of their numbers, from 0.
 const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];

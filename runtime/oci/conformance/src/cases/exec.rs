@@ -83,7 +83,10 @@ fn path(lab: &Lab) -> Result<()> {
 }
 
 fn defaults(lab: &Lab) -> Result<()> {
-    let spec = lab.spec().set("/process/cwd", json!("/work")).set("/process/env", json!(["PATH=/bin", "OF=config", lab.marker()]));
+    let spec = lab
+        .spec()
+        .set("/process/cwd", json!("/work"))
+        .set("/process/env", json!(["PATH=/bin", "OF=config", lab.marker()]));
     let spec = spec.set("/process/user", json!({ "uid": 7, "gid": 8, "additionalGids": [9] }));
     let (container, _) = lab.hold(&spec, json!([]))?;
     let answers = container.exec(&[], json!([["see"]]))?;
@@ -104,7 +107,7 @@ fn cwd(lab: &Lab) -> Result<()> {
 
 fn env(lab: &Lab) -> Result<()> {
     let (container, _) = lab.hold(&lab.spec(), json!([]))?;
-    let answers = container.exec(&["--env", "ONE=1", "-e", "TWO=2 3"], json!([["see"]]))?;
+    let answers = container.exec(&["--env", "ONE=1", "--env", "TWO=2 3"], json!([["see"]]))?;
     same!(answers.ok(0)?["env"]["ONE"], "1", "first variable");
     same!(answers.ok(0)?["env"]["TWO"], "2 3", "second variable");
     same!(answers.ok(0)?["env"]["PATH"], "/bin", "variable of the container's process");

@@ -104,7 +104,11 @@ fn tmpfs(lab: &Lab) -> Result<()> {
 fn usual(lab: &Lab) -> Result<()> {
     let mounts = lab.ask(&lab.spec(), json!(["mounts"]))?;
     let wanted = [
-        ("/proc", "proc"), ("/sys", "sysfs"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/shm", "tmpfs"),
+        ("/proc", "proc"),
+        ("/sys", "sysfs"),
+        ("/dev", "tmpfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/shm", "tmpfs"),
         ("/dev/mqueue", "mqueue"),
     ];
     for (point, kind) in wanted {
@@ -142,7 +146,10 @@ fn bind_untyped(lab: &Lab) -> Result<()> {
 fn bind_relative(lab: &Lab) -> Result<()> {
     fs::create_dir(lab.bundle.dir.join("beside"))?;
     fs::write(lab.bundle.dir.join("beside/file"), "x")?;
-    lab.bundle.configure(&crate::lab::with_steps(lab.spec().mount("/work", "bind", "beside", &["bind"]), &json!([["read", "/work/file"]])))?;
+    lab.bundle.configure(&crate::lab::with_steps(
+        lab.spec().mount("/work", "bind", "beside", &["bind"]),
+        &json!([["read", "/work/file"]]),
+    ))?;
     let mut command = lab.command(&["run", "--bundle", &lab.bundle_path(), &lab.new_id()]);
     let output = lab.run_command(command.current_dir("/"))?;
     same!(output.code, 0, "exit code ({})", output.stderr.trim());
@@ -247,7 +254,12 @@ fn bind_flags(lab: &Lab) -> Result<()> {
 }
 
 fn access_times(lab: &Lab) -> Result<()> {
-    let wanted = [("noatime", Some("noatime")), ("relatime", Some("relatime")), ("strictatime", None), ("nodiratime", Some("nodiratime"))];
+    let wanted = [
+        ("noatime", Some("noatime")),
+        ("relatime", Some("relatime")),
+        ("strictatime", None),
+        ("nodiratime", Some("nodiratime")),
+    ];
     for (option, flag) in wanted {
         let mounts = lab.ask(&lab.spec().mount("/work", "tmpfs", "tmpfs", &[option]), json!(["mounts"]))?;
         let row = row(&mounts, "/work")?;
@@ -272,7 +284,12 @@ fn defaults(lab: &Lab) -> Result<()> {
 }
 
 fn propagation(lab: &Lab) -> Result<()> {
-    for (option, tag) in [("shared", Some("shared:")), ("rshared", Some("shared:")), ("private", None), ("unbindable", Some("unbindable"))] {
+    for (option, tag) in [
+        ("shared", Some("shared:")),
+        ("rshared", Some("shared:")),
+        ("private", None),
+        ("unbindable", Some("unbindable")),
+    ] {
         let mounts = lab.ask(&lab.spec().mount("/work", "tmpfs", "tmpfs", &[option]), json!(["mounts"]))?;
         let row = row(&mounts, "/work")?;
         let tags: Vec<&str> = row["tags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -290,7 +307,12 @@ fn receives(lab: &Lab, option: &str) -> Result<bool> {
     rustix::mount::mount_bind(&path, &path)?;
     mount_change(&path, MountPropagationFlags::SHARED)?;
     let result = (|| {
-        let spec = lab.spec().set("/linux/rootfsPropagation", json!("slave")).mount("/work", "bind", &path, &["rbind", option]);
+        let spec = lab.spec().set("/linux/rootfsPropagation", json!("slave")).mount(
+            "/work",
+            "bind",
+            &path,
+            &["rbind", option],
+        );
         let (container, _) = lab.hold(&spec, json!([]))?;
         mount("tmpfs", format!("{path}/sub"), "tmpfs", MountFlags::empty(), c"")?;
         fs::write(format!("{path}/sub/late"), "late")?;
@@ -319,7 +341,10 @@ fn tmpcopyup(lab: &Lab) -> Result<()> {
     fs::create_dir(lab.bundle.inside("work/folder"))?;
     fs::write(lab.bundle.inside("work/folder/deep"), "deep")?;
     let spec = lab.spec().mount("/work", "tmpfs", "tmpfs", &["tmpcopyup"]);
-    let answers = lab.run(&spec, json!([["read", "/work/of-the-image"], ["read", "/work/folder/deep"], ["create", "/work/x", ""]]))?;
+    let answers = lab.run(
+        &spec,
+        json!([["read", "/work/of-the-image"], ["read", "/work/folder/deep"], ["create", "/work/x", ""]]),
+    )?;
     same!(answers.text(0)?, "text", "file of the image");
     same!(answers.text(1)?, "deep", "file in a folder of the image");
     answers.ok(2)?;
@@ -421,8 +446,16 @@ fn source_unchanged(lab: &Lab) -> Result<()> {
 }
 
 fn cgroup(lab: &Lab) -> Result<()> {
-    let spec = lab.spec().new_namespace("cgroup").mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]);
-    let answers = lab.run(&spec, json!([["statvfs", "/sys/fs/cgroup"], ["read", "/sys/fs/cgroup/cgroup.procs"], ["mkdir", "/sys/fs/cgroup/x"]]))?;
+    let spec = lab.spec().new_namespace("cgroup").mount(
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["nosuid", "noexec", "nodev", "ro"],
+    );
+    let answers = lab.run(
+        &spec,
+        json!([["statvfs", "/sys/fs/cgroup"], ["read", "/sys/fs/cgroup/cgroup.procs"], ["mkdir", "/sys/fs/cgroup/x"]]),
+    )?;
     same!(answers.ok(0)?["magic"], 0x6367_7270, "type of file system");
     ensure!(answers.text(1)?.lines().any(|line| line == "1"), "its own process isn't in the mounted cgroup");
     same!(answers.errno(2)?, libc::EROFS, "making a cgroup on a read-only mount");

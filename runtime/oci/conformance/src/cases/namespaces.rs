@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::case::{Case, same};
 use crate::lab::Lab;
-use crate::process::until;
+use crate::process::{self, until};
 use crate::spec::Spec;
 
 /// These cases.
@@ -75,7 +75,7 @@ impl Holder {
     fn new(lab: &Lab, flags: &[&str]) -> Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg("--hold-namespaces").args(flags).env("KEEL_CASE", &lab.token);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        let child = process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         let holder = Holder(child);
         // The first flag's namespace is there last.
         let kind = flags.first().copied().unwrap_or("net");
@@ -128,7 +128,8 @@ fn join_cgroup(lab: &Lab) -> Result<()> {
 fn join_pid(lab: &Lab) -> Result<()> {
     let (first, _) = lab.hold(&lab.spec(), json!([]))?;
     let path = format!("/proc/{}/ns/pid", first.pid);
-    let seen = lab.see(&lab.spec().join_namespace("pid", &path).set("/linux/cgroupsPath", json!(lab.cgroups_path() + "-b")))?;
+    let seen =
+        lab.see(&lab.spec().join_namespace("pid", &path).set("/linux/cgroupsPath", json!(lab.cgroups_path() + "-b")))?;
     same!(seen["namespaces"]["pid"], fs::read_link(&path)?.to_string_lossy().into_owned(), "PID namespace");
     ensure!(seen["pid"] != 1, "it is process 1 in another's namespace");
     first.finish()
@@ -211,7 +212,8 @@ fn domainname(lab: &Lab) -> Result<()> {
 }
 
 fn time_offsets(lab: &Lab) -> Result<()> {
-    let offsets = json!({ "monotonic": { "secs": 10_000, "nanosecs": 0 }, "boottime": { "secs": 20_000, "nanosecs": 0 } });
+    let offsets =
+        json!({ "monotonic": { "secs": 10_000, "nanosecs": 0 }, "boottime": { "secs": 20_000, "nanosecs": 0 } });
     let spec = lab.spec().new_namespace("time").set("/linux/timeOffsets", offsets);
     let answers = lab.run(&spec, json!([["clocks"], ["see"]]))?;
     let inside = answers.ok(0)?;
@@ -279,7 +281,8 @@ fn own_others(lab: &Lab) -> Result<()> {
 }
 
 fn devices(lab: &Lab) -> Result<()> {
-    let answers = lab.run(&mapped(lab)?, json!([["stat", "/dev/null"], ["write", "/dev/null", "x"], ["read", "/dev/null"]]))?;
+    let answers =
+        lab.run(&mapped(lab)?, json!([["stat", "/dev/null"], ["write", "/dev/null", "x"], ["read", "/dev/null"]]))?;
     let seen = answers.ok(0)?;
     same!(seen["type"], "character", "type of /dev/null");
     same!(json!([seen["major"], seen["minor"]]), json!([1, 3]), "numbers of /dev/null");

@@ -231,7 +231,8 @@ fn rlimit_unknown(lab: &Lab) -> Result<()> {
 }
 
 fn rlimit_twice(lab: &Lab) -> Result<()> {
-    let list = json!([{ "type": "RLIMIT_CORE", "soft": 5, "hard": 5 }, { "type": "RLIMIT_CORE", "soft": 6, "hard": 6 }]);
+    let list =
+        json!([{ "type": "RLIMIT_CORE", "soft": 5, "hard": 5 }, { "type": "RLIMIT_CORE", "soft": 6, "hard": 6 }]);
     lab.refused(&lab.spec().set("/process/rlimits", list)).map(drop)
 }
 
@@ -282,7 +283,8 @@ fn io_priority(lab: &Lab) -> Result<()> {
 }
 
 fn io_priority_unknown(lab: &Lab) -> Result<()> {
-    lab.refused(&lab.spec().set("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_NOSUCH", "priority": 4 }))).map(drop)
+    lab.refused(&lab.spec().set("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_NOSUCH", "priority": 4 })))
+        .map(drop)
 }
 
 fn signals(lab: &Lab) -> Result<()> {

@@ -50,7 +50,10 @@ fn writable(lab: &Lab) -> Result<()> {
 
 fn readonly(lab: &Lab) -> Result<()> {
     let spec = lab.spec().set("/root/readonly", json!(true));
-    let answers = lab.run(&spec, json!([["create", "/work/x", ""], ["mkdir", "/y"], ["statvfs", "/"], ["read", "/proc/self/comm"]]))?;
+    let answers = lab.run(
+        &spec,
+        json!([["create", "/work/x", ""], ["mkdir", "/y"], ["statvfs", "/"], ["read", "/proc/self/comm"]]),
+    )?;
     same!(answers.errno(0)?, libc::EROFS, "making a file");
     same!(answers.errno(1)?, libc::EROFS, "making a folder");
     same!(answers.ok(2)?["readonly"], true, "flag of the root");
@@ -148,7 +151,12 @@ fn propagation_unknown(lab: &Lab) -> Result<()> {
 }
 
 fn fd_links(lab: &Lab) -> Result<()> {
-    let links = [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+    let links = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ];
     let steps: Vec<Value> = links.iter().map(|(name, _)| json!(["readlink", format!("/dev/{name}")])).collect();
     let answers = lab.run(&lab.spec(), json!(steps))?;
     for (at, (name, target)) in links.iter().enumerate() {
@@ -169,7 +177,10 @@ fn masked_folder(lab: &Lab) -> Result<()> {
     fs::create_dir(lab.bundle.inside("work/secrets"))?;
     fs::write(lab.bundle.inside("work/secrets/one"), "secret")?;
     let spec = lab.spec().push("/linux/maskedPaths", json!("/work/secrets"));
-    let answers = lab.run(&spec, json!([["list", "/work/secrets"], ["read", "/work/secrets/one"], ["create", "/work/secrets/x", ""]]))?;
+    let answers = lab.run(
+        &spec,
+        json!([["list", "/work/secrets"], ["read", "/work/secrets/one"], ["create", "/work/secrets/x", ""]]),
+    )?;
     same!(*answers.ok(0)?, json!([]), "names in a masked folder");
     answers.errno(1)?;
     same!(answers.errno(2)?, libc::EROFS, "making a file in a masked folder");
@@ -199,7 +210,14 @@ fn readonly_file(lab: &Lab) -> Result<()> {
 fn readonly_folder(lab: &Lab) -> Result<()> {
     fs::create_dir(lab.bundle.inside("work/fixed"))?;
     let spec = lab.spec().push("/linux/readonlyPaths", json!("/work/fixed"));
-    let answers = lab.run(&spec, json!([["create", "/work/fixed/x", ""], ["create", "/work/y", ""], ["write", "/proc/sys/kernel/hostname", "x"]]))?;
+    let answers = lab.run(
+        &spec,
+        json!([
+            ["create", "/work/fixed/x", ""],
+            ["create", "/work/y", ""],
+            ["write", "/proc/sys/kernel/hostname", "x"]
+        ]),
+    )?;
     same!(answers.errno(0)?, libc::EROFS, "making a file in it");
     answers.ok(1)?;
     same!(answers.errno(2)?, libc::EROFS, "writing below /proc/sys");
@@ -214,7 +232,8 @@ fn readonly_flags(lab: &Lab) -> Result<()> {
     let spec = lab.spec().mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "noexec"]);
     let spec = spec.push("/linux/readonlyPaths", json!("/tmp"));
     let mounts = lab.ask(&spec, json!(["mounts"]))?;
-    let row = mounts.as_array().into_iter().flatten().rfind(|mount| mount["point"] == "/tmp").cloned().unwrap_or_default();
+    let row =
+        mounts.as_array().into_iter().flatten().rfind(|mount| mount["point"] == "/tmp").cloned().unwrap_or_default();
     for flag in ["ro", "nosuid", "nodev", "noexec"] {
         ensure!(row["options"].as_array().is_some_and(|o| o.contains(&json!(flag))), "{flag} is missing: {row}");
     }
@@ -222,7 +241,8 @@ fn readonly_flags(lab: &Lab) -> Result<()> {
 }
 
 fn sysctl(lab: &Lab) -> Result<()> {
-    let spec = lab.spec().set("/linux/sysctl", json!({ "net.ipv4.ip_unprivileged_port_start": "0", "kernel.msgmax": "9000" }));
+    let spec =
+        lab.spec().set("/linux/sysctl", json!({ "net.ipv4.ip_unprivileged_port_start": "0", "kernel.msgmax": "9000" }));
     let steps = json!([["read", "/proc/sys/net/ipv4/ip_unprivileged_port_start"], ["read", "/proc/sys/kernel/msgmax"]]);
     let answers = lab.run(&spec, steps)?;
     same!(answers.text(0)?.trim(), "0", "net.ipv4.ip_unprivileged_port_start");
@@ -250,4 +270,3 @@ fn sysctl_shared(lab: &Lab) -> Result<()> {
     let spec = lab.spec().set("/linux/sysctl", json!({ "net.ipv4.ip_unprivileged_port_start": before.trim() }));
     lab.refused(&spec.without_namespace("network")).map(drop)
 }
-

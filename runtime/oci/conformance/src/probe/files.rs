@@ -33,7 +33,9 @@ pub(super) fn step(s: &Step) -> Option<io::Result<Value>> {
         "chown" => chown(s),
         "mknod" => mknod(s),
         "mount" => mount(s),
-        "umount" => s.text(0).and_then(|path| Ok(rustix::mount::unmount(path, UnmountFlags::DETACH)?)).map(|()| Value::Null),
+        "umount" => {
+            s.text(0).and_then(|path| Ok(rustix::mount::unmount(path, UnmountFlags::DETACH)?)).map(|()| Value::Null)
+        }
         "statvfs" => s.text(0).and_then(statvfs),
         "mounts" => mounts(),
         "fds" => fds(),

@@ -62,11 +62,15 @@ fn ready() -> io::Result<()> {
     mount_move(".", "/")?;
     rustix::process::chroot(".")?;
     std::env::set_current_dir("/")?;
-    for (kind, point) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp"), ("tmpfs", "/run")] {
+    for (kind, point) in
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp"), ("tmpfs", "/run")]
+    {
         fs::create_dir_all(point)?;
         mount(kind, point, kind, none, c"")?;
     }
-    for (kind, point) in [("devpts", "/dev/pts"), ("tmpfs", "/dev/shm"), ("mqueue", "/dev/mqueue"), ("cgroup2", "/sys/fs/cgroup")] {
+    for (kind, point) in
+        [("devpts", "/dev/pts"), ("tmpfs", "/dev/shm"), ("mqueue", "/dev/mqueue"), ("cgroup2", "/sys/fs/cgroup")]
+    {
         fs::create_dir_all(point)?;
         mount(kind, point, kind, none, c"")?;
     }

@@ -41,8 +41,8 @@ pub(super) fn everything() -> io::Result<Value> {
     Ok(json!({
         "pid": std::process::id(),
         "ppid": std::os::unix::process::parent_id(),
-        "sid": rustix::process::getsid(None)?.as_raw_nonzero().get(),
-        "pgid": rustix::process::getpgrp().as_raw_nonzero().get(),
+        "sid": call(libc::SYS_getsid, 0, 0),
+        "pgid": call(libc::SYS_getpgid, 0, 0),
         "uid": field(&status, "Uid"),
         "gid": field(&status, "Gid"),
         "euid": rustix::process::geteuid().as_raw(),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use rustix::time::ClockId;
 use serde_json::{Value, json};
@@ -24,7 +24,9 @@ pub(super) fn step(s: &Step) -> Option<io::Result<Value>> {
             "monotonic": rustix::time::clock_gettime(ClockId::Monotonic).tv_sec,
             "boottime": rustix::time::clock_gettime(ClockId::Boottime).tv_sec,
         })),
-        "sethostname" => s.text(0).and_then(|name| Ok(rustix::system::sethostname(name.as_bytes())?)).map(|()| Value::Null),
+        "sethostname" => {
+            s.text(0).and_then(|name| Ok(rustix::system::sethostname(name.as_bytes())?)).map(|()| Value::Null)
+        }
         "ignore" => ignore(s),
         "descriptor" => descriptor(s),
         "notify" => notify(),
@@ -44,10 +46,8 @@ fn call(s: &Step) -> io::Result<Value> {
 /// Runs a program to its end: exit code and output.
 fn execute(s: &Step) -> io::Result<Value> {
     let words = s.texts(0);
-    let output = Command::new(words.first().copied().unwrap_or_default())
-        .args(&words[1..])
-        .stdin(Stdio::null())
-        .output()?;
+    let output =
+        Command::new(words.first().copied().unwrap_or_default()).args(&words[1..]).stdin(Stdio::null()).output()?;
     Ok(json!({ "code": output.status.code(), "stdout": String::from_utf8_lossy(&output.stdout) }))
 }
 
@@ -89,6 +89,16 @@ fn terminal() -> io::Result<Value> {
         "name": name.map(|n| n.to_string_lossy().into_owned()),
         "controls": File::open("/dev/tty").is_ok(),
     }))
+}
+
+/// `probe peak FILE PROGRAM…`: runs it and writes its peak memory in KiB to the file.
+pub(super) fn peak(words: &[String]) -> ExitCode {
+    let [file, program, rest @ ..] = words else { return ExitCode::from(94) };
+    let Ok(child) = Command::new(program).args(rest).spawn() else { return ExitCode::from(93) };
+    match crate::sys::wait4(child.id()) {
+        Ok((0, peak)) if std::fs::write(file, peak.to_string()).is_ok() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
 }
 
 /// Lets a signal pass, by SIG_IGN through `sigaction` of the C library's stand-in: the shell's way, `trap '' N`.
