@@ -1,8 +1,10 @@
 //! The machine that the tests boot, and what they boot it with.
 //!
+//! - [`bare`]: a guest without a disk, for programs that need a kernel of their own
 //! - [`bench`]: the figures that the project steers by
 //! - [`build`]: releases and disks, made by the project's own `keel-image`
 //! - [`clients`]: `docker` and `keelctl`, run as an operator runs them
+//! - [`conformance`]: the OCI runtime's suite, here and in a bare guest
 //! - [`images`]: container images of Debian's busybox
 //! - [`machine`]: QEMU with firmware, disk, network, watchdog and a serial console
 //! - [`registry`]: Debian's `docker-registry` on loopback
@@ -11,9 +13,11 @@
 //! - [`scenarios`]: what is tested end to end
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod bench;
 pub mod build;
 pub mod clients;
+pub mod conformance;
 pub mod images;
 pub mod machine;
 pub mod registry;

@@ -108,7 +108,7 @@ impl Machine {
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-M", "q35,smm=off"])
             .args(["-m", &hardware.memory_mib.to_string()])
-            .args(accelerator(hardware))
+            .args(accelerator(hardware.clock, &hardware.kernel))
             .args(["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE_CODE}")])
             .args(["-drive", &format!("if=pflash,format=raw,unit=1,file={}", path(&dir.join("variables.fd"))?)])
             .args(["-drive", &format!("if=none,id=disk,format=raw,discard=unmap,file={}", path(&hardware.disk())?)])
@@ -215,13 +215,13 @@ pub fn tail(console: &str) -> String {
 
 /// KVM where a guest runs on it, which is found out once. Else software emulation, of one processor: with several,
 /// QEMU 7.2 was seen to break guests that patch their own code.
-fn accelerator(hardware: &Hardware) -> Vec<&'static str> {
+pub(crate) fn accelerator(clock: Clock, kernel: &Path) -> Vec<&'static str> {
     static KVM: OnceLock<bool> = OnceLock::new();
-    if hardware.clock == Clock::Real && *KVM.get_or_init(|| kvm_works(&hardware.kernel)) {
+    if clock == Clock::Real && *KVM.get_or_init(|| kvm_works(kernel)) {
         return vec!["-accel", "kvm", "-cpu", "host", "-smp", "2"];
     }
     let mut arguments = vec!["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1"];
-    if hardware.clock == Clock::Instructions {
+    if clock == Clock::Instructions {
         arguments.extend(["-icount", "shift=0,sleep=off"]);
     }
     arguments
@@ -234,7 +234,7 @@ fn network(forwards: &[(u16, u16)]) -> String {
 }
 
 /// QEMU's option syntax takes a comma in a path for the end of a value.
-fn path(path: &Path) -> Result<&str> {
+pub(crate) fn path(path: &Path) -> Result<&str> {
     let text = path.to_str().with_context(|| format!("{} isn't UTF-8", path.display()))?;
     if text.contains(',') {
         bail!("{text}: QEMU can't take a path with a comma");
