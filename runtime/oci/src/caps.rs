@@ -14,6 +14,9 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// Number of `CAP_SYS_ADMIN`.
+pub(crate) const SYS_ADMIN: u32 = 21;
+
 /// The five sets as bit masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Sets {

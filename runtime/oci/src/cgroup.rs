@@ -131,6 +131,11 @@ pub fn freeze(path: &Path, frozen: bool) -> Result<(), Error> {
     wait_for(path, if frozen { "frozen 1" } else { "frozen 0" }).host(step)
 }
 
+/// Whether all its processes are frozen.
+pub(crate) fn is_frozen(path: &Path) -> bool {
+    std::fs::read_to_string(path.join("cgroup.events")).is_ok_and(|text| text.lines().any(|l| l == "frozen 1"))
+}
+
 /// Waits until a line is in `cgroup.events`, which is polled for changes (`POLLPRI`).
 fn wait_for(path: &Path, line: &str) -> io::Result<()> {
     let file = std::fs::File::open(path.join("cgroup.events"))?;

@@ -5,21 +5,23 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{PidfdFlags, Resource, Rlimit};
+use rustix::process::PidfdFlags;
 
 use crate::created::{CgroupGuard, Created};
 use crate::error::Step;
+use crate::hooks::{self, State};
 use crate::host::{self, Owner};
-use crate::plan::{self, HostMount, Plan, ProcessPlan, What};
-use crate::spec::{IdMapping, Linux, NamespaceKind, Process, Spec};
+use crate::plan::{self, Plan, ProcessPlan};
+use crate::planned::{HostMount, What};
+use crate::spec::{Linux, NamespaceKind, Process, Spec};
 use crate::sys::{self, Fork};
-use crate::{Error, cgroup};
+use crate::{Error, cgroup, limits, schedule, userns};
 
 /// How long the child may take for each message: seconds, because an emulated machine is slow.
 const STEP_TIMEOUT_S: u64 = 60;
@@ -129,7 +131,7 @@ pub fn create(c: Create<'_>) -> Result<Created, Error> {
 }
 
 /// [`create`] with what few callers need.
-pub fn create_with(c: Create<'_>, _extras: Extras<'_>) -> Result<Created, Error> {
+pub fn create_with(c: Create<'_>, extras: Extras<'_>) -> Result<Created, Error> {
     let (mut plan, host_mounts) = plan::create(c.spec)?;
     let mapped = c.spec.has_new(NamespaceKind::User);
     let owner = Owner::new(c.spec, mapped);
@@ -145,32 +147,54 @@ pub fn create_with(c: Create<'_>, _extras: Extras<'_>) -> Result<Created, Error>
     prepare(&created, &c.spec.process, mapped.then_some(&c.spec.linux))?;
     created.go()?;
     let passed = pass_mounts(&created, &mut plan, &host_mounts, owner, mapped)?;
+    let bundle = extras.bundle.map(|b| b.to_string_lossy()).unwrap_or_default();
+    if c.spec.hooks.is_some() {
+        plan.hooks.creating = State::json(c.spec, c.id, &bundle, "creating", created.pid);
+        plan.hooks.created = State::json(c.spec, c.id, &bundle, "created", created.pid);
+    }
     let mut fds = vec![c.rootfs];
     fds.extend(passed.iter().map(AsFd::as_fd));
-    created.send(&plan, &fds)?;
+    extras.send(&created, plan, fds, c.id)?;
+    if let Some(hooks) = c.spec.hooks.as_ref().filter(|h| !h.prestart.is_empty() || !h.create_runtime.is_empty()) {
+        created.until_mounted()?;
+        let state = State::json(c.spec, c.id, &bundle, "creating", created.pid);
+        hooks::run("prestart", &hooks.prestart, &state)?;
+        hooks::run("createRuntime", &hooks.create_runtime, &state)?;
+        created.go()?;
+    }
     created.until_ready()
+}
+
+impl Extras<'_> {
+    /// Sends the plan with descriptors, these last.
+    pub(crate) fn send(
+        &self,
+        created: &Created,
+        mut plan: Plan,
+        mut fds: Vec<BorrowedFd<'_>>,
+        id: &str,
+    ) -> Result<(), Error> {
+        plan.keyring = (!self.no_new_keyring).then(|| format!("_ses.{id}"));
+        plan.preserved = self.preserved.len();
+        plan.listens = self.listener.is_some();
+        plan.no_pivot = self.no_pivot;
+        let fds: Vec<_> = fds.drain(..).chain(self.preserved.iter().chain(&self.listener).map(AsFd::as_fd)).collect();
+        created.send(&plan, &fds)
+    }
 }
 
 /// What can only be done from outside, before the child goes on: its user mapping and what needs the host's rights.
 pub(crate) fn prepare(created: &Created, process: &Process, map: Option<&Linux>) -> Result<(), Error> {
-    let proc = PathBuf::from(format!("/proc/{}", created.pid));
     if let Some(linux) = map {
-        for (file, lines) in [("uid_map", &linux.uid_mappings), ("gid_map", &linux.gid_mappings)] {
-            std::fs::write(proc.join(file), map_text(lines)).host(|| format!("write {file} of the container"))?;
-        }
+        userns::write_maps(created.pid, &linux.uid_mappings, &linux.gid_mappings)
+            .host(|| "map the container's users".into())?;
     }
     if let Some(score) = process.oom_score_adj {
-        std::fs::write(proc.join("oom_score_adj"), score.to_string()).host(|| format!("set oom_score_adj {score}"))?;
+        std::fs::write(format!("/proc/{}/oom_score_adj", created.pid), score.to_string())
+            .host(|| format!("set oom_score_adj {score}"))?;
     }
-    let pid = rustix::process::Pid::from_raw(created.pid as i32);
-    for limit in &process.rlimits {
-        let resource = resource(&limit.kind)
-            .ok_or_else(|| plan::refused("process.rlimits", format!("{:?} is no limit", limit.kind)))?;
-        let number = |n: u64| (n != u64::MAX).then_some(n);
-        let value = Rlimit { current: number(limit.soft), maximum: number(limit.hard) };
-        rustix::process::prlimit(pid, resource, value).host(|| format!("set {}", limit.kind))?;
-    }
-    Ok(())
+    limits::raise(created.pid, &process.rlimits)?;
+    schedule::apply(created.pid, process)
 }
 
 /// Makes the mounts that the child is passed, in the order of the plan.
@@ -187,7 +211,7 @@ fn pass_mounts(
         let (fd, is_file) = host::make(mount, owner, userns.as_ref().map(AsFd::as_fd))?;
         out.push(fd);
         let place = out.len();
-        for planned in plan.setup.iter_mut().flat_map(|s| &mut s.mounts) {
+        for planned in plan.setup.iter_mut().flat_map(|s| &mut s.mounts.list) {
             if let What::Passed { index, file } = &mut planned.what
                 && *index == place
             {
@@ -261,32 +285,6 @@ fn own_pipe(fd: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> io::Result<()> {
         rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }
     Ok(())
-}
-
-fn map_text(lines: &[IdMapping]) -> String {
-    lines.iter().map(|l| format!("{} {} {}\n", l.container_id, l.host_id, l.size)).collect()
-}
-
-fn resource(name: &str) -> Option<Resource> {
-    Some(match name {
-        "RLIMIT_CPU" => Resource::Cpu,
-        "RLIMIT_FSIZE" => Resource::Fsize,
-        "RLIMIT_DATA" => Resource::Data,
-        "RLIMIT_STACK" => Resource::Stack,
-        "RLIMIT_CORE" => Resource::Core,
-        "RLIMIT_RSS" => Resource::Rss,
-        "RLIMIT_NPROC" => Resource::Nproc,
-        "RLIMIT_NOFILE" => Resource::Nofile,
-        "RLIMIT_MEMLOCK" => Resource::Memlock,
-        "RLIMIT_AS" => Resource::As,
-        "RLIMIT_LOCKS" => Resource::Locks,
-        "RLIMIT_SIGPENDING" => Resource::Sigpending,
-        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
-        "RLIMIT_NICE" => Resource::Nice,
-        "RLIMIT_RTPRIO" => Resource::Rtprio,
-        "RLIMIT_RTTIME" => Resource::Rttime,
-        _ => return None,
-    })
 }
 
 /// Opens a pidfd; here so that callers that recover a container use the same flags.

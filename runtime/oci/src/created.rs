@@ -2,11 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::net::SendFlags;
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use serde::Serialize;
 
@@ -96,6 +96,21 @@ impl Created {
         wire::send(self.socket.as_fd(), plan, fds).host(|| "send the plan to the container's process".into())
     }
 
+    /// Waits until mounts are made.
+    pub(crate) fn until_mounted(&self) -> Result<(), Error> {
+        match self.reply()? {
+            Some((Reply::Mounted, _)) => Ok(()),
+            Some((other, _)) => Err(self.failure(other)),
+            None => Err(Error::Gone("ended while its mounts were made")),
+        }
+    }
+
+    /// Lets it wait for [`start_at`], without this process.
+    pub fn leave(mut self) {
+        self.started = true;
+        self.cgroup.0 = None;
+    }
+
     /// Waits until everything is set up.
     pub(crate) fn until_ready(mut self) -> Result<Self, Error> {
         match self.reply()? {
@@ -109,21 +124,46 @@ impl Created {
     }
 
     fn reply(&self) -> Result<Option<(Reply, Vec<OwnedFd>)>, Error> {
-        match wire::receive::<Reply>(self.socket.as_fd()) {
-            Ok(reply) => Ok(reply),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(Error::Gone("didn't answer in time")),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(e) => Err(Error::Host { step: "hear from the container's process".into(), source: e }),
-        }
+        reply(self.socket.as_fd())
     }
 
     fn failure(&self, reply: Reply) -> Error {
-        match reply {
-            Reply::Ready => Error::Gone("answered out of turn"),
-            Reply::Failed { step, errno } => Error::Inside { step, source: io::Error::from_raw_os_error(errno) },
-            Reply::Exec { hint, errno } => {
-                Error::Exec { program: self.program.clone(), hint, source: io::Error::from_raw_os_error(errno) }
-            }
+        failure(reply, &self.program)
+    }
+}
+
+/// Starts a container whose [`crate::Extras::listener`] is bound at this path; `program` is for messages.
+pub fn start_at(listener: &Path, program: &str) -> Result<(), Error> {
+    let step = || format!("start the process through {}", listener.display());
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = socket.host(step)?;
+    let address = SocketAddrUnix::new(listener).host(step)?;
+    rustix::net::connect(&socket, &address).host(step)?;
+    rustix::net::send(&socket, &[1], SendFlags::NOSIGNAL).host(step)?;
+    match reply(socket.as_fd())? {
+        None => Ok(()),
+        Some((other, _)) => Err(failure(other, program)),
+    }
+}
+
+fn reply(socket: BorrowedFd<'_>) -> Result<Option<(Reply, Vec<OwnedFd>)>, Error> {
+    match wire::receive::<Reply>(socket) {
+        Ok(reply) => Ok(reply),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(Error::Gone("didn't answer in time")),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Err(e) => Err(Error::Host { step: "hear from the container's process".into(), source: e }),
+    }
+}
+
+fn failure(reply: Reply, program: &str) -> Error {
+    match reply {
+        Reply::Ready | Reply::Mounted => Error::Gone("answered out of turn"),
+        Reply::Failed { step, errno, said } => {
+            let source = said.map_or_else(|| io::Error::from_raw_os_error(errno), io::Error::other);
+            Error::Inside { step, source }
+        }
+        Reply::Exec { hint, errno } => {
+            Error::Exec { program: program.into(), hint, source: io::Error::from_raw_os_error(errno) }
         }
     }
 }

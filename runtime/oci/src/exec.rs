@@ -42,7 +42,7 @@ pub fn exec(e: Exec<'_>) -> Result<Created, Error> {
 }
 
 /// [`exec`] with what few callers need.
-pub fn exec_with(e: Exec<'_>, _extras: Extras<'_>) -> Result<Created, Error> {
+pub fn exec_with(e: Exec<'_>, extras: Extras<'_>) -> Result<Created, Error> {
     let kinds = kinds(e.spec);
     let plan = plan::exec(e.spec, e.process, kinds)?;
     let mapped = kinds & libc::CLONE_NEWUSER != 0;
@@ -70,7 +70,7 @@ pub fn exec_with(e: Exec<'_>, _extras: Extras<'_>) -> Result<Created, Error> {
     let created = child.make(&plan.process)?;
     create::prepare(&created, e.process, None)?;
     created.go()?;
-    created.send(&plan, &[e.container])?;
+    extras.send(&created, plan, vec![e.container], e.id)?;
     created.until_ready()
 }
 

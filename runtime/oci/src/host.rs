@@ -3,13 +3,17 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid};
 
 use crate::error::Step;
-use crate::plan::{self, HostMount, attr};
+use crate::init::Failure;
+use crate::options::{self, attr};
+use crate::plan;
+use crate::planned::{self, HostMount, Idmap};
 use crate::spec::{Device, Spec};
-use crate::{Error, inroot, mounts, sys};
+use crate::{Error, inroot, mounts, sys, userns};
 
 /// Device nodes of every container: name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] =
@@ -55,24 +59,104 @@ pub(crate) fn make(
     userns: Option<BorrowedFd<'_>>,
 ) -> Result<(OwnedFd, bool), Error> {
     match mount {
-        HostMount::Bind { source, recursive, attributes, recursive_attributes, idmap } => {
-            let step = || format!("bind mount {source}");
-            let fd = mounts::clone_mount(CWD, source, *recursive).host(step)?;
-            if *attributes != 0 {
-                sys::mount_setattr(fd.as_fd(), *recursive_attributes, *attributes, 0, 0, None).host(step)?;
+        HostMount::Bind(b) => {
+            let step = || format!("bind mount {}", b.source);
+            let fd = mounts::clone_mount(CWD, &b.source, b.recursive).host(step)?;
+            let propagation =
+                |fd: &OwnedFd, kind, recursive| sys::mount_setattr(fd.as_fd(), recursive, 0, 0, kind, None);
+            // A copy of a shared mount would pass on to the host what is mounted inside.
+            if b.propagation.is_empty() {
+                propagation(&fd, libc::MS_SLAVE, true).host(step)?;
             }
-            if *idmap {
-                let userns = userns.ok_or_else(|| {
-                    plan::refused("mounts", format!("{source}: idmap needs a user namespace of its own"))
-                })?;
-                sys::mount_setattr(fd.as_fd(), false, attr::IDMAP, 0, 0, Some(userns))
-                    .host(|| format!("map IDs of bind mount {source}"))?;
+            for p in &b.propagation {
+                propagation(&fd, p.kind, p.recursive).host(step)?;
+            }
+            options::apply(fd.as_fd(), b.change, b.below).host(step)?;
+            if let Some(idmap) = &b.idmap {
+                map_ids(fd.as_fd(), idmap, userns, &b.source)?;
             }
             let file = !inroot::is_folder(&fd).host(step)?;
             Ok((fd, file))
         }
         HostMount::Dev { options, attributes } => Ok((dev(options, *attributes, owner)?, false)),
     }
+}
+
+/// Maps the owners of files: by a mapping of the mount's own, or by the container's.
+fn map_ids(fd: BorrowedFd<'_>, idmap: &Idmap, userns: Option<BorrowedFd<'_>>, source: &str) -> Result<(), Error> {
+    let step = || format!("map IDs of bind mount {source}");
+    let made;
+    let userns = if idmap.uids.is_empty() {
+        userns.ok_or_else(|| plan::refused("mounts", format!("{source}: idmap needs mappings or a user namespace")))?
+    } else {
+        made = userns::make(&idmap.uids, &idmap.gids).host(step)?;
+        made.as_fd()
+    };
+    sys::mount_setattr(fd, idmap.recursive, attr::IDMAP, 0, 0, Some(userns)).host(step)
+}
+
+/// Device nodes of every container, as the configuration would have them.
+pub(crate) fn usual_devices() -> Vec<Device> {
+    let device = |(name, major, minor): (&str, u32, u32)| Device {
+        path: format!("/dev/{name}"),
+        kind: "c".into(),
+        major: major.into(),
+        minor: minor.into(),
+        ..Device::default()
+    };
+    DEVICES.map(device).to_vec()
+}
+
+/// Makes device nodes and links below a root that has no `/dev` of its own; what is there already, stays.
+pub(crate) fn make_nodes(root: BorrowedFd<'_>, devices: &[Device], links: bool) -> Result<(), Failure> {
+    for device in devices {
+        let step = || format!("make device {}", device.path);
+        node_below(root, device).map_err(Failure::at(step()))?;
+    }
+    if !links {
+        return Ok(());
+    }
+    let dev = inroot::make_folder(root, Path::new("/dev")).map_err(Failure::at("make /dev"))?;
+    for (name, target) in LINKS {
+        match rustix::fs::symlinkat(target, &dev, name) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(Failure::at(format!("make /dev/{name}"))(e)),
+        }
+    }
+    Ok(())
+}
+
+fn node_below(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+    let (Some(kind), Ok(major), Ok(minor)) =
+        (file_type(&device.kind), u32::try_from(device.major), u32::try_from(device.minor))
+    else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let path = Path::new(&device.path);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let parent = inroot::make_folder(root, parent)?;
+    let ids = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
+    let id = rustix::fs::makedev(major, minor);
+    match node(parent.as_fd(), &name.to_string_lossy(), kind, device.file_mode.unwrap_or(0o666) & 0o7777, id, ids) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            // As the specification asks: what is there must be that device.
+            let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let same = FileType::from_raw_mode(stat.st_mode) == kind && (stat.st_rdev == id || kind == FileType::Fifo);
+            if same { Ok(()) } else { Err(e) }
+        }
+        other => other,
+    }
+}
+
+fn file_type(kind: &str) -> Option<FileType> {
+    Some(match kind {
+        "c" | "u" => FileType::CharacterDevice,
+        "b" => FileType::BlockDevice,
+        "p" => FileType::Fifo,
+        _ => return None,
+    })
 }
 
 /// `/dev`: its nodes belong to the container alone, so that what it does to their owners and modes stays inside.
@@ -83,7 +167,8 @@ fn dev(options: &[(String, Option<String>)], attributes: u64, owner: Owner<'_>) 
     options.retain(|(k, _)| k != "uid" && k != "gid");
     options.extend([("uid".into(), Some(uid.to_string())), ("gid".into(), Some(gid.to_string()))]);
     // Read-only comes last, or nothing could be made in it; the mount itself stays writable for the child's folders.
-    let dev = mounts::new_file_system("tmpfs", &options, attributes & !attr::RDONLY).host(|| "make /dev".into())?;
+    let dev =
+        mounts::new_file_system("tmpfs", None, &options, attributes & !attr::RDONLY).host(|| "make /dev".into())?;
     for (name, major, minor) in DEVICES {
         node(dev.as_fd(), name, FileType::CharacterDevice, 0o666, rustix::fs::makedev(major, minor), (uid, gid))
             .host(|| format!("make /dev/{name}"))?;
@@ -104,18 +189,12 @@ fn dev(options: &[(String, Option<String>)], attributes: u64, owner: Owner<'_>) 
 
 fn extra_device(dev: BorrowedFd<'_>, device: &Device, owner: Owner<'_>) -> Result<(), Error> {
     let refuse = |reason: &str| plan::refused("linux.devices", format!("{:?} {reason}", device.path));
-    let name = device.path.strip_prefix("/dev/").filter(|n| !n.is_empty() && !n.contains('\0'));
-    let name = name.filter(|n| n.split('/').all(|c| !matches!(c, "" | "." | "..")));
-    let name = name.ok_or_else(|| refuse("isn't a path under /dev"))?;
+    // Those elsewhere are made in the root.
+    let Some(name) = planned::under_dev(device) else { return Ok(()) };
     if DEVICES.iter().any(|(n, ..)| *n == name) {
         return Ok(());
     }
-    let kind = match device.kind.as_str() {
-        "c" | "u" => FileType::CharacterDevice,
-        "b" => FileType::BlockDevice,
-        "p" => FileType::Fifo,
-        _ => return Err(refuse("has a type other than c, u, b, p")),
-    };
+    let kind = file_type(&device.kind).ok_or_else(|| refuse("has a type other than c, u, b, p"))?;
     let number = |n: i64| u32::try_from(n).map_err(|_| refuse("has an impossible number"));
     let id = rustix::fs::makedev(number(device.major)?, number(device.minor)?);
     let ids = owner.to_host(device.uid.unwrap_or(0), device.gid.unwrap_or(0));

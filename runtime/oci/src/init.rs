@@ -5,89 +5,146 @@
 //! of the container is the container's own program from then on; this program's file is on a read-only root, so it
 //! can't be overwritten through such a link either (the class of CVE-2019-5736).
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::Mode;
+use rustix::net::SocketFlags;
 
+use crate::hooks::{self, HookError};
 use crate::plan::{Plan, ProcessPlan, Setup};
+use crate::program::Program;
 use crate::wire::{self, Reply};
-use crate::{mounts, sys, terminal};
+use crate::{caps, limits, mounts, sys, terminal};
 
 /// A step that failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     step: String,
     errno: i32,
+    /// In place of the errno's text.
+    said: Option<String>,
 }
 
 impl Failure {
     pub(crate) fn new(step: impl Into<String>, errno: i32) -> Self {
-        Self { step: step.into(), errno }
+        Self { step: step.into(), errno, said: None }
     }
 
     /// Names the step of an error.
     pub(crate) fn at<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Self {
-        move |e| Self { step: step.into(), errno: e.into().raw_os_error().unwrap_or(libc::EIO) }
+        move |e| Self::new(step, e.into().raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+impl From<HookError> for Failure {
+    fn from(e: HookError) -> Self {
+        Self { step: e.to_string(), errno: libc::EIO, said: Some(e.source.to_string()) }
     }
 }
 
 /// Runs the first process of a container, up to the execution of its program. The runtime's `main` calls this, and
 /// nothing before it, when its first argument is `oci-init`.
 pub fn init_main() -> ! {
-    let Ok(socket) = sys::take_socket() else { std::process::exit(1) };
-    let reply = match run(socket.as_fd()) {
+    let Ok(mut socket) = sys::take_socket() else { std::process::exit(1) };
+    let reply = match run(&mut socket) {
         Ok(reply) => reply,
-        Err(failure) => Reply::Failed { step: failure.step, errno: failure.errno },
+        Err(failure) => Reply::Failed { step: failure.step, errno: failure.errno, said: failure.said },
     };
     // The parent may be gone; there is nobody else to tell.
     let _ = wire::send(socket.as_fd(), &reply, &[]);
     std::process::exit(1)
 }
 
-/// Returns only on failure.
-fn run(socket: BorrowedFd<'_>) -> Result<Reply, Failure> {
+/// Returns only on failure. `socket` is replaced by the connection of whoever starts it.
+fn run(socket: &mut OwnedFd) -> Result<Reply, Failure> {
     sys::not_dumpable().map_err(Failure::at("close the process to others"))?;
-    let received = wire::receive::<Plan>(socket).map_err(Failure::at("receive the plan"))?;
-    let (plan, fds) = received.ok_or_else(|| Failure::new("receive the plan", libc::EPIPE))?;
+    let received = wire::receive::<Plan>(socket.as_fd()).map_err(Failure::at("receive the plan"))?;
+    let (plan, mut fds) = received.ok_or_else(|| Failure::new("receive the plan", libc::EPIPE))?;
+    let kept = fds.len().checked_sub(plan.preserved + usize::from(plan.listens));
+    let kept = kept.ok_or_else(|| Failure::new("receive descriptors", libc::EPROTO))?;
+    let mut passed_on = fds.split_off(kept);
+    let listener = if plan.listens { passed_on.pop() } else { None };
     let process = &plan.process;
     rustix::process::setsid().map_err(Failure::at("make a session"))?;
-    let mut terminal = None;
-    if let Some(setup) = &plan.setup {
-        set_names(setup)?;
-        rustix::process::umask(Mode::empty());
-        let root = mounts::set_up(setup, &fds)?;
-        if process.terminal {
-            terminal = Some(terminal::first(root, process)?);
-        }
-        mounts::enter(setup, root)?;
-    } else {
-        join(&plan, &fds)?;
-        if process.terminal {
-            terminal = Some(terminal::further(process)?);
-        }
+    if let Some(name) = &plan.keyring {
+        sys::new_session_keyring(name).map_err(Failure::at("make a session keyring"))?;
     }
+    let terminal = enter(&plan, &fds, socket.as_fd())?;
     drop(fds);
     rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));
     sys::close_on_exec_from(3).map_err(Failure::at("close descriptors"))?;
+    let listener = arrange(socket, listener, passed_on).map_err(Failure::at("put descriptors in their places"))?;
     drop_privileges(process)?;
     enter_cwd(&process.cwd)?;
-    let program = Program::new(process)?;
+    let program = match Program::find(process) {
+        Ok(program) => program,
+        Err(other) => return other,
+    };
     let master = terminal.as_ref().map(AsFd::as_fd);
-    wire::send(socket, &Reply::Ready, master.as_slice()).map_err(Failure::at("tell the parent"))?;
+    wire::send(socket.as_fd(), &Reply::Ready, master.as_slice()).map_err(Failure::at("tell the parent"))?;
     drop(terminal);
-    let mut go = [0u8; 1];
-    match rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut go)) {
-        Ok(1) => {}
-        // The parent is gone, or doesn't want this container any more.
-        _ => return Err(Failure::new("wait for the start", libc::EPIPE)),
-    }
+    await_start(socket, listener)?;
+    hooks::run("startContainer", &plan.hooks.start_container, &plan.hooks.created)?;
     sys::reset_signals();
-    if process.no_new_privileges {
-        filter(process)?;
+    limits::set(&process.limits)?;
+    // Last of all, so that the filter needn't allow what the runtime does.
+    if !process.seccomp.is_empty() {
+        sys::set_seccomp(&process.seccomp).map_err(Failure::at("put the system call filter in force"))?;
     }
     Ok(program.execute())
+}
+
+/// Into the container: one that is made here, or one that runs. Returns the master of the terminal, if there is one.
+fn enter(plan: &Plan, fds: &[OwnedFd], socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
+    let Some(setup) = &plan.setup else {
+        join(plan, fds)?;
+        return if plan.process.terminal { terminal::further(&plan.process).map(Some) } else { Ok(None) };
+    };
+    set_names(setup)?;
+    rustix::process::umask(Mode::empty());
+    let root = mounts::set_up(setup, fds)?;
+    let terminal = if plan.process.terminal { Some(terminal::first(root, &plan.process)?) } else { None };
+    if plan.hooks.parents {
+        wire::send(socket, &Reply::Mounted, &[]).map_err(Failure::at("tell the parent"))?;
+        byte(socket).map_err(Failure::at("wait for the parent's hooks"))?;
+    }
+    hooks::run("createContainer", &plan.hooks.create_container, &plan.hooks.creating)?;
+    mounts::enter(setup, root, plan.no_pivot)?;
+    Ok(terminal)
+}
+
+/// The process's own descriptors come from 3 on; what this program needs until then goes above them.
+fn arrange(socket: &mut OwnedFd, listener: Option<OwnedFd>, preserved: Vec<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    if preserved.is_empty() {
+        return Ok(listener);
+    }
+    let above = 3 + preserved.len() as i32;
+    let up = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, above);
+    let preserved = preserved.into_iter().map(up).collect::<Result<Vec<_>, _>>()?;
+    let listener = listener.map(up).transpose()?;
+    *socket = rustix::io::fcntl_dupfd_cloexec(&*socket, above)?;
+    sys::place_from_3(&preserved)?;
+    Ok(listener)
+}
+
+/// Waits for one byte: from the parent, or from whoever connects.
+fn await_start(socket: &mut OwnedFd, listener: Option<OwnedFd>) -> Result<(), Failure> {
+    let step = "wait for the start";
+    if let Some(listener) = listener {
+        let accept = || rustix::net::accept_with(&listener, SocketFlags::CLOEXEC);
+        *socket = rustix::io::retry_on_intr(accept).map_err(Failure::at(step))?;
+    }
+    byte(socket.as_fd()).map_err(Failure::at(step))
+}
+
+fn byte(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let mut go = [0u8; 1];
+    match rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut go))? {
+        1 => Ok(()),
+        // The parent is gone, or doesn't want this container any more.
+        _ => Err(io::Error::from_raw_os_error(libc::EPIPE)),
+    }
 }
 
 /// Joins a running container. From the host's rights to those of its user namespace, if it has one.
@@ -107,6 +164,17 @@ fn set_names(setup: &Setup) -> Result<(), Failure> {
     if setup.new_cgroup_ns {
         sys::new_cgroup_namespace().map_err(Failure::at("make a cgroup namespace"))?;
     }
+    if let Some(offsets) = &setup.time_offsets {
+        // It becomes this process's own at the next execution, until when its clocks can be set.
+        sys::new_time_namespace().map_err(Failure::at("make a time namespace"))?;
+        if !offsets.is_empty() {
+            let written = std::fs::write("/proc/self/timens_offsets", offsets);
+            written.map_err(Failure::at(format!("set clock offsets {offsets:?}")))?;
+        }
+    }
+    if let Some(domain) = setup.personality {
+        sys::personality(domain).map_err(Failure::at("set the execution domain"))?;
+    }
     if let Some(name) = &setup.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(Failure::at(format!("set host name {name}")))?;
     }
@@ -116,27 +184,24 @@ fn set_names(setup: &Setup) -> Result<(), Failure> {
     Ok(())
 }
 
-/// From root with all capabilities to the plan's user with the plan's. The filter is put in force before the
-/// capabilities go that are needed for that, or at the very end where `no_new_privs` makes them unnecessary.
-fn drop_privileges(plan: &ProcessPlan) -> Result<(), Failure> {
-    sys::limit_bounding_set(plan.capabilities.bounding).map_err(Failure::at("limit the bounding set"))?;
-    if plan.no_new_privileges {
+/// From root with all capabilities to the plan's user with the plan's. Without `no_new_privs`, `CAP_SYS_ADMIN` stays
+/// until the execution, which takes it: what a program has then doesn't come of what this one held (capabilities(7),
+/// "Transformation of capabilities during execve"). It is for the filter, which comes last.
+fn drop_privileges(process: &ProcessPlan) -> Result<(), Failure> {
+    sys::limit_bounding_set(process.capabilities.bounding).map_err(Failure::at("limit the bounding set"))?;
+    if process.no_new_privileges {
         sys::no_new_privileges().map_err(Failure::at("set no_new_privs"))?;
-    } else {
-        filter(plan)?;
     }
     sys::keep_capabilities().map_err(Failure::at("keep capabilities"))?;
-    let who = || format!("become user {}, group {}", plan.uid, plan.gid);
-    sys::set_user(plan.uid, plan.gid, &plan.groups).map_err(Failure::at(who()))?;
-    sys::set_capabilities(&plan.capabilities).map_err(Failure::at("set capabilities"))?;
-    sys::not_dumpable().map_err(Failure::at("close the process to others"))
-}
-
-fn filter(plan: &ProcessPlan) -> Result<(), Failure> {
-    if plan.seccomp.is_empty() {
-        return Ok(());
+    let who = || format!("become user {}, group {}", process.uid, process.gid);
+    sys::set_user(process.uid, process.gid, &process.groups).map_err(Failure::at(who()))?;
+    let mut sets = process.capabilities;
+    if !process.no_new_privileges && !process.seccomp.is_empty() {
+        sets.permitted |= 1 << caps::SYS_ADMIN;
+        sets.effective |= 1 << caps::SYS_ADMIN;
     }
-    sys::set_seccomp(&plan.seccomp).map_err(Failure::at("put the system call filter in force"))
+    sys::set_capabilities(&sets).map_err(Failure::at("set capabilities"))?;
+    sys::not_dumpable().map_err(Failure::at("close the process to others"))
 }
 
 /// Enters the working folder, and makes sure that it is one of the container's (CVE-2024-21626).
@@ -147,55 +212,5 @@ fn enter_cwd(cwd: &str) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::new(format!("working folder {cwd} is outside of the container"), libc::EPERM))
-    }
-}
-
-/// Arguments in the shape that execve wants, made before the filter is in force.
-struct Program {
-    candidates: Vec<CString>,
-    args: Vec<CString>,
-    env: Vec<CString>,
-    hint: String,
-}
-
-/// Where programs are looked for when the environment doesn't say.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Most folders of `PATH` that are looked through.
-const MAX_PATH_FOLDERS: usize = 256;
-
-impl Program {
-    fn new(plan: &ProcessPlan) -> Result<Self, Failure> {
-        let c_string = |s: &String| CString::new(s.as_bytes()).map_err(|_| Failure::new("read words", libc::EINVAL));
-        let name = plan.args.first().ok_or_else(|| Failure::new("find the program", libc::EINVAL))?;
-        let path = plan.env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
-        let (candidates, hint) = if name.contains('/') {
-            (vec![name.clone()], String::new())
-        } else {
-            // An empty folder would be the working one, which an image's author may not have meant: passed over.
-            let folders = path.split(':').filter(|f| !f.is_empty()).take(MAX_PATH_FOLDERS);
-            (folders.map(|f| format!("{f}/{name}")).collect(), format!(" (looked for in PATH={path})"))
-        };
-        Ok(Self {
-            candidates: candidates.iter().map(c_string).collect::<Result<_, _>>()?,
-            args: plan.args.iter().map(c_string).collect::<Result<_, _>>()?,
-            env: plan.env.iter().map(c_string).collect::<Result<_, _>>()?,
-            hint,
-        })
-    }
-
-    /// Tries each candidate, like execvp(3): one that may not be executed is remembered, one that is missing isn't.
-    fn execute(self) -> Reply {
-        let mut errno = libc::ENOENT;
-        for candidate in &self.candidates {
-            match sys::execute(candidate, &self.args, &self.env).raw_os_error().unwrap_or(libc::EIO) {
-                libc::ENOENT | libc::ENOTDIR => {}
-                libc::EACCES => errno = libc::EACCES,
-                other => {
-                    errno = other;
-                    break;
-                }
-            }
-        }
-        Reply::Exec { hint: self.hint, errno }
     }
 }

@@ -2,20 +2,30 @@
 //!
 //! - [`caps`]: capability names and sets
 //! - [`cgroup`]: cgroup v2 folders, their limits and processes
+//! - [`command`]: the command line
 //! - [`create`](fn@create): from a configuration to a process that waits to be started
 //! - `created`: a process that waits to be started
 //! - [`defaults`]: what an ordinary container gets: mounts, masked paths, capabilities
 //! - `device_filter`: the eBPF program that guards device nodes
 //! - [`exec`](fn@exec): a further process in a running container
+//! - [`hooks`]: programs that a container's life calls
 //! - `host`: mounts that the parent makes for the child
 //! - `init`: the first process, up to the execution of its program
+//! - `planned`: mounts and devices, as part of it
+//! - `program`: what is executed
 //! - `inroot`: paths that can't lead out of the container's root
+//! - `copyup`: what a mount covers, copied into it
+//! - `limits`: resource limits
 //! - `mounts`: mounts that the child makes
+//! - `options`: mount(8)'s words
 //! - `plan`: the configuration, validated, as data
+//! - `schedule`: scheduling and I/O priority
 //! - [`seccomp`]: the default system call filter, and the compiler of filters
 //! - [`spec`]: `config.json` as types
+//! - `signals`: signals by name
 //! - `sys`: system calls that rustix lacks
 //! - `terminal`: pseudo terminals of the container's own devpts
+//! - `userns`: user namespaces for mappings
 //! - `wire`: messages between parent and child
 //!
 //! A container's life, as the engine leads it:
@@ -33,26 +43,40 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod command;
+mod copyup;
 mod create;
 mod created;
 pub mod defaults;
 mod device_filter;
 mod error;
 mod exec;
+pub mod hooks;
 mod host;
 mod init;
 mod inroot;
+mod limits;
 mod mounts;
+mod options;
 mod plan;
+mod planned;
+mod program;
+mod schedule;
 pub mod seccomp;
+mod signals;
 pub mod spec;
 mod sys;
 mod syscalls;
 mod terminal;
+mod userns;
 mod wire;
 
 pub use create::{Create, Extras, Parent, create, create_with, open_pidfd};
-pub use created::Created;
+pub use created::{Created, start_at};
 pub use error::Error;
 pub use exec::{Exec, exec, exec_with};
 pub use init::init_main;
+pub(crate) use sys::copy_descriptor;
+
+/// Version of the runtime specification that this implements.
+pub const OCI_VERSION: &str = "1.2.1";

@@ -10,8 +10,23 @@ use rustix::mount::{
 };
 
 use crate::init::Failure;
-use crate::plan::{PlannedMount, Setup, What, attr};
-use crate::{inroot, sys};
+use crate::options::{self, attr};
+use crate::plan::Setup;
+use crate::planned::{PlannedMount, What};
+use crate::{copyup, host, inroot, sys};
+
+/// Files in proc that may be covered.
+const SHOWN_IN_PROC: [&str; 9] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/sys/kernel/ns_last_pid",
+];
 
 /// Attaches the root, mounts everything else inside, hides and protects what the plan says.
 pub(crate) fn set_up<'a>(plan: &Setup, fds: &'a [OwnedFd]) -> Result<BorrowedFd<'a>, Failure> {
@@ -19,9 +34,10 @@ pub(crate) fn set_up<'a>(plan: &Setup, fds: &'a [OwnedFd]) -> Result<BorrowedFd<
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(Failure::at("make mounts private"))?;
     attach(root, CWD.as_fd(), "/").map_err(Failure::at("attach the root"))?;
-    for mount in &plan.mounts {
+    for mount in &plan.mounts.list {
         one(mount, root, fds).map_err(Failure::at(format!("mount {}", mount.destination)))?;
     }
+    host::make_nodes(root, &plan.mounts.devices, plan.mounts.links)?;
     for (name, value) in &plan.sysctl {
         write_sysctl(name, value).map_err(Failure::at(format!("set sysctl {name} to {value:?}")))?;
     }
@@ -33,13 +49,26 @@ pub(crate) fn set_up<'a>(plan: &Setup, fds: &'a [OwnedFd]) -> Result<BorrowedFd<
 }
 
 /// Seals the root and moves in.
-pub(crate) fn enter(plan: &Setup, root: BorrowedFd<'_>) -> Result<(), Failure> {
+pub(crate) fn enter(plan: &Setup, root: BorrowedFd<'_>, no_pivot: bool) -> Result<(), Failure> {
     inroot::make_folder(root, Path::new(&plan.cwd))
         .map_err(Failure::at(format!("make working folder {}", plan.cwd)))?;
+    for path in &plan.mounts.sealed {
+        let seal = || {
+            let there = inroot::open(root, Path::new(path), OFlags::PATH)?;
+            sys::mount_setattr(there.as_fd(), false, attr::RDONLY, 0, 0, None)
+        };
+        seal().map_err(Failure::at(format!("make {path} read-only")))?;
+    }
     if plan.root_readonly {
         sys::mount_setattr(root, false, attr::RDONLY, 0, 0, None).map_err(Failure::at("make the root read-only"))?;
     }
-    pivot(root).map_err(Failure::at("leave the host's root"))
+    let into = if no_pivot { chroot } else { pivot };
+    into(root).map_err(Failure::at("leave the host's root"))?;
+    // Only now: the kernel moves no root that is shared.
+    if let Some(p) = plan.propagation {
+        sys::mount_setattr(root, p.recursive, 0, 0, p.kind, None).map_err(Failure::at("set the root's propagation"))?;
+    }
+    Ok(())
 }
 
 /// Moves in: the mount at `root` becomes `/`, and the host's tree is detached. With `.` for both, the old root ends
@@ -51,23 +80,39 @@ fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
+/// Where the root can't be pivoted (the initial ramdisk): the new one is moved over it.
+fn chroot(root: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(".")?;
+    Ok(rustix::process::chdir("/")?)
+}
+
 fn one(mount: &PlannedMount, root: BorrowedFd<'_>, fds: &[OwnedFd]) -> io::Result<()> {
+    let path = Path::new(&mount.destination);
     let made;
     let (fd, file) = match &mount.what {
         What::Passed { index, file } => (fds.get(*index).ok_or(io::ErrorKind::InvalidData)?.as_fd(), *file),
-        What::FileSystem { kind, options } => {
-            made = new_file_system(kind, options, mount.attributes)?;
+        What::FileSystem { kind, source, options, attributes } => {
+            made = new_file_system(kind, source.as_deref(), options, *attributes)?;
             (made.as_fd(), false)
         }
+        What::Remount { change, below } => {
+            let there = inroot::open(root, path, OFlags::PATH)?;
+            return options::apply(there.as_fd(), *change, *below);
+        }
     };
-    let target = inroot::make_mount_point(root, Path::new(&mount.destination), file)?;
-    // Nothing may cover parts of proc: what the runtime writes and protects there must be the kernel's own.
-    if inroot::is_on_proc(&target)? {
+    let target = inroot::make_mount_point(root, path, file)?;
+    // Nothing may cover parts of proc: what the runtime writes and protects there must be the kernel's own. What some
+    // show of a container's own there (as lxcfs does) are single files that only tell.
+    if inroot::is_on_proc(&target)? && !(file && SHOWN_IN_PROC.contains(&mount.destination.as_str())) {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
+    if mount.copy_up {
+        copyup::copy(target.as_fd(), fd)?;
+    }
     attach(fd, target.as_fd(), "")?;
-    if mount.propagation != 0 {
-        sys::mount_setattr(fd, true, 0, 0, mount.propagation, None)?;
+    for p in &mount.propagation {
+        sys::mount_setattr(fd, p.recursive, 0, 0, p.kind, None)?;
     }
     Ok(())
 }
@@ -75,10 +120,14 @@ fn one(mount: &PlannedMount, root: BorrowedFd<'_>, fds: &[OwnedFd]) -> io::Resul
 /// A new file system, mounted nowhere yet.
 pub(crate) fn new_file_system(
     kind: &str,
+    source: Option<&str>,
     options: &[(String, Option<String>)],
     attributes: u64,
 ) -> io::Result<OwnedFd> {
     let fs = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(source) = source.filter(|s| !s.is_empty()) {
+        rustix::mount::fsconfig_set_string(fs.as_fd(), "source", source)?;
+    }
     for (key, value) in options {
         match value {
             Some(value) => rustix::mount::fsconfig_set_string(fs.as_fd(), key, value)?,
@@ -143,7 +192,7 @@ fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
 /// A file system with nothing in it, mounted nowhere yet.
 fn empty_file_system() -> io::Result<OwnedFd> {
     let options = [("mode".to_owned(), Some("555".to_owned())), ("size".into(), Some("4k".into()))];
-    new_file_system("tmpfs", &options, attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
+    new_file_system("tmpfs", None, &options, attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
 }
 
 fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {

@@ -13,6 +13,36 @@ use crate::syscalls;
 /// One instruction: code, jump if true, jump if false, operand.
 pub(crate) type Insn = (u16, u8, u8, u32);
 
+/// Actions that are understood.
+pub(crate) const ACTIONS: [&str; 9] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+/// Comparisons that are understood.
+pub(crate) const OPERATORS: [&str; 7] =
+    ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
+/// Architectures that filters are made for.
+pub(crate) const ARCHITECTURES: [&str; 1] = ["SCMP_ARCH_X86_64"];
+/// Flags and their bits (seccomp(2)).
+const FLAGS: [(&str, u64); 4] = [
+    ("SECCOMP_FILTER_FLAG_TSYNC", 1),
+    ("SECCOMP_FILTER_FLAG_LOG", 1 << 1),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", 1 << 2),
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", 1 << 5),
+];
+
+/// Flags that are understood.
+pub(crate) fn flags() -> [&'static str; 4] {
+    FLAGS.map(|(name, _)| name)
+}
+
 /// Most instructions in a filter (`BPF_MAXINSNS`).
 const MAX_INSNS: usize = 4096;
 /// `AUDIT_ARCH_X86_64`.

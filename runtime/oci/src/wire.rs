@@ -20,10 +20,12 @@ pub(crate) const MAX_FDS: usize = 200;
 /// What the child tells.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
+    /// Mounts are made; it waits for one byte while the parent runs hooks.
+    Mounted,
     /// Everything is set up; it waits for one byte.
     Ready,
     /// A step failed.
-    Failed { step: String, errno: i32 },
+    Failed { step: String, errno: i32, said: Option<String> },
     /// The program couldn't be executed.
     Exec { hint: String, errno: i32 },
 }

@@ -100,13 +100,11 @@ fn a_missing_program_is_named() {
     let image = Image::new();
     let mut s = spec("");
     s.process.args = vec!["no-such-program".into()];
-    let (created, _) = try_create(&image, &s).unwrap();
-    let error = created.start().unwrap_err();
+    let error = try_create(&image, &s).err().unwrap();
     assert!(error.is_program_missing() && error.to_string().contains("\"no-such-program\""), "{error}");
     assert!(error.to_string().contains("PATH=/nowhere:/bin"), "{error}");
     s.process.args = vec!["/etc".into()];
-    let (created, _) = try_create(&image, &s).unwrap();
-    assert!(created.start().unwrap_err().is_program_refused());
+    assert!(try_create(&image, &s).err().unwrap().is_program_refused());
 }
 
 #[test]

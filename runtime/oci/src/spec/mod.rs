@@ -249,6 +249,11 @@ pub struct Rlimit {
 }
 
 impl Spec {
+    /// Whether it is in a user namespace other than the host's, made for it or joined.
+    pub fn uses_user_namespace(&self) -> bool {
+        self.linux.namespaces.iter().any(|n| n.kind == NamespaceKind::User)
+    }
+
     /// Whether a new namespace of this kind is asked for.
     pub fn has_new(&self, kind: NamespaceKind) -> bool {
         self.linux.namespaces.iter().any(|n| n.kind == kind && n.path.is_none())

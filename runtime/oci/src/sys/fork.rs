@@ -212,3 +212,46 @@ pub(crate) fn take_socket() -> io::Result<OwnedFd> {
     // SAFETY: called once, at the start of `init_main`, where nothing else owns descriptor 3.
     Ok(unsafe { OwnedFd::from_raw_fd(SOCKET_FD) })
 }
+
+/// A process in a user namespace of its own that does nothing until it is dropped.
+pub(crate) struct Carrier(u32, OwnedFd);
+
+impl Carrier {
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut pidfd: RawFd = -1;
+        // SAFETY: all fields are numbers, for which zero is valid.
+        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+        args.flags = (libc::CLONE_PIDFD | libc::CLONE_NEWUSER) as u64;
+        args.pidfd = &raw mut pidfd as u64;
+        args.exit_signal = libc::SIGCHLD as u64;
+        // SAFETY: the child runs on a copy of this memory and makes system calls alone.
+        let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+        if pid == 0 {
+            // SAFETY: no memory is passed. It dies with its maker, if that isn't there to drop it.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
+                loop {
+                    libc::pause();
+                }
+            }
+        }
+        check(pid)?;
+        // SAFETY: the kernel stored a new descriptor that nobody else owns.
+        Ok(Self(pid as u32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        let _ = rustix::process::pidfd_send_signal(&self.1, rustix::process::Signal::KILL);
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.1)),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+    }
+}

@@ -1,9 +1,11 @@
 //! System calls that rustix lacks. The only module with `unsafe`.
 //!
 //! - [`fork`]: the child, from clone3 to the execution of this program in it
+//! - `signal`: signals
 #![allow(unsafe_code)]
 
 mod fork;
+mod signal;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -12,7 +14,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use crate::caps::Sets;
 use crate::seccomp::Insn;
 
-pub(crate) use fork::{Fork, RAW_FAILURE, close_on_exec_from, fork, raw_step, take_socket};
+pub(crate) use fork::{Carrier, Fork, RAW_FAILURE, close_on_exec_from, fork, raw_step, take_socket};
+pub(crate) use signal::{block_signals, pidfd_send_signal, reset_signals};
 
 /// mount_setattr(2).
 pub(crate) fn mount_setattr(
@@ -41,22 +44,6 @@ pub(crate) fn mount_setattr(
             size_of::<libc::mount_attr>(),
         )
     })
-}
-
-/// Puts all signals back to their defaults and unblocks them: a program is executed with what this one ignored.
-pub(crate) fn reset_signals() {
-    // The kernel's `struct sigaction`: handler (SIG_DFL), flags, restorer, mask.
-    let default = [0u64; 4];
-    for signal in 1..=64 {
-        // SAFETY: no handler is installed; signals that can't be changed are refused, which is fine. Raw, because the
-        // C library keeps two of them for itself.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
-    }
-    // SAFETY: an all-zero sigset_t is the empty set on Linux, and the old one isn't asked for.
-    unsafe {
-        let empty: libc::sigset_t = std::mem::zeroed();
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut());
-    }
 }
 
 /// Drops from the bounding set what `keep` lacks; stops at the first number the kernel doesn't know.
@@ -162,6 +149,75 @@ pub(crate) fn become_root() -> bool {
             && libc::syscall(libc::SYS_setresgid, 0, 0, 0) == 0
             && libc::syscall(libc::SYS_setresuid, 0, 0, 0) == 0
     }
+}
+
+/// A session keyring of its own, so that the host's isn't inherited (session-keyring(7)). Without keys in the kernel
+/// there is nothing to do.
+pub(crate) fn new_session_keyring(name: &str) -> io::Result<()> {
+    let name = CString::new(name)?;
+    // SAFETY: the name lives through the call.
+    match check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) }) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other,
+    }
+}
+
+/// A copy of a descriptor that this process was given by number.
+pub(crate) fn copy_descriptor(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: makes a new descriptor, or fails if there is none of that number.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    check(copy.into())?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Puts copies of descriptors, none of which may be in that range, at 3 and following, for the program to keep.
+pub(crate) fn place_from_3(fds: &[OwnedFd]) -> io::Result<()> {
+    for (at, fd) in fds.iter().enumerate() {
+        // SAFETY: plain numbers; the caller owns nothing at the places.
+        check(unsafe { libc::dup2(fd.as_raw_fd(), 3 + at as RawFd) }.into())?;
+    }
+    Ok(())
+}
+
+/// A time namespace for what is executed next.
+pub(crate) fn new_time_namespace() -> io::Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::unshare(libc::CLONE_NEWTIME) }.into())
+}
+
+/// The execution domain of this process.
+pub(crate) fn personality(domain: u32) -> io::Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::personality(domain.into()) }.into())
+}
+
+/// `struct sched_attr` of sched_setattr(2), as of its first version.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// sched_setattr(2).
+pub(crate) fn sched_setattr(pid: u32, attr: &SchedAttr) -> io::Result<()> {
+    // SAFETY: the structure has the kernel's layout, says its size, and lives through the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const *attr, 0) })
+}
+
+/// ioprio_set(2) for one process.
+pub(crate) fn ioprio_set(pid: u32, value: i32) -> io::Result<()> {
+    /// `IOPRIO_WHO_PROCESS`.
+    const PROCESS: i32 = 1;
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, pid, value) })
 }
 
 /// A cgroup namespace of its own, rooted where this process is.

@@ -1,0 +1,199 @@
+//! `create` and `run`.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::args::Args;
+use super::bundle::{self, Bundle};
+use super::record::{self, Folder, Record};
+use super::report::{Doing, Failure};
+use super::{Result, clock, console, place, start, wait};
+use crate::hooks::{self, State};
+use crate::spec::ConsoleSize;
+use crate::{Create, Created, Extras, Parent, create_with};
+
+/// `create`: up to where `start` goes on.
+pub(super) fn create(args: &Args) -> Result<u8> {
+    args.at_most(1)?;
+    let id = args.id()?;
+    let bundle = bundle::load(args)?;
+    if bundle.spec.process.terminal != args.has("console-socket") {
+        return Err(Failure::new(if bundle.spec.process.terminal {
+            "process.terminal needs --console-socket, which the terminal is sent to"
+        } else {
+            "--console-socket is for a process with a terminal, and process.terminal is false"
+        }));
+    }
+    let made = make(args, id, &bundle, true)?;
+    made.created.leave();
+    Ok(0)
+}
+
+/// `run`: create, start and, unless detached, wait and delete.
+pub(super) fn run(args: &Args) -> Result<u8> {
+    args.at_most(1)?;
+    let id = args.id()?;
+    let mut bundle = bundle::load(args)?;
+    let terminal = bundle.spec.process.terminal;
+    let relayed = terminal && !args.has("console-socket");
+    if relayed && args.has("detach") {
+        return Err(Failure::new("process.terminal with --detach needs --console-socket"));
+    }
+    if relayed && bundle.spec.process.console_size.is_none() {
+        bundle.spec.process.console_size = console::own_size();
+    }
+    // Signals that come from here on are the container's.
+    let signals = if args.has("detach") { None } else { Some(wait::Signals::block()?) };
+    let mut made = make(args, id, &bundle, false)?;
+    let relay = made.created.take_terminal().map(console::Relay::new).transpose()?;
+    let pid = made.created.pid();
+    let pidfd = made.created.pidfd().try_clone_to_owned().doing(|| "copy a pidfd".into())?;
+    let started = made
+        .created
+        .start()
+        .map_err(Failure::from)
+        .and_then(|()| start::poststart(&bundle.spec, id, &bundle.path, pid, pidfd.as_fd()));
+    let code = match (started, signals) {
+        (Err(failure), _) => Err(failure),
+        (Ok(()), None) => return Ok(0),
+        (Ok(()), Some(signals)) => wait::until_end(pidfd.as_fd(), &signals, relay),
+    };
+    if code.is_err() || !args.has("keep") {
+        // Reaped or killed by now, so that its folders can go.
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        let _ = wait::reap(pidfd.as_fd());
+        super::signal::clear_away(args, &made.folder, made.cgroup.as_deref())?;
+        let state = State::json(&bundle.spec, id, &bundle.path.to_string_lossy(), "stopped", 0);
+        super::signal::poststop(args, &bundle.spec, &state);
+    }
+    code
+}
+
+/// A container that waits, recorded.
+struct Made {
+    created: Created,
+    folder: Folder,
+    cgroup: Option<std::path::PathBuf>,
+}
+
+/// Removes the folder of a container that nothing came of.
+struct Undo<'a>(Option<&'a Folder>);
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(folder) = self.0 {
+            // The error that led here is the one to tell.
+            let _ = folder.remove();
+        }
+    }
+}
+
+fn make(args: &Args, id: &str, bundle: &Bundle, waits: bool) -> Result<Made> {
+    let folder = Folder::make(&record::root(args), id)?;
+    let mut undo = Undo(Some(&folder));
+    let cgroup = place::cgroup(args, &bundle.spec, id)?;
+    let rootfs = bundle.mount()?;
+    let extras = Extras {
+        bundle: Some(&bundle.path),
+        listener: waits.then(|| listen(&folder)).transpose()?,
+        preserved: preserved(args)?,
+        no_new_keyring: args.has("no-new-keyring"),
+        no_pivot: args.has("no-pivot"),
+    };
+    let mut spec = std::borrow::Cow::Borrowed(&bundle.spec);
+    if listened_for() > 0 {
+        let env = [format!("LISTEN_FDS={}", listened_for()), "LISTEN_PID=1".into()];
+        spec.to_mut().process.env.extend(env);
+    }
+    let [stdin, stdout, stderr] = stdio()?;
+    let mut created = create_with(
+        Create {
+            id,
+            spec: &spec,
+            rootfs: rootfs.as_fd(),
+            stdin,
+            stdout,
+            stderr,
+            cgroup: cgroup.as_deref(),
+            parent: Parent::Caller,
+            init: None,
+        },
+        extras,
+    )
+    .map_err(|e| start::told(e, id, "create"))?;
+    if let Some(path) = args.path("console-socket") {
+        let terminal = created.take_terminal().ok_or_else(|| Failure::new("the container gave no terminal"))?;
+        console::send(&path, terminal.as_fd())?;
+    }
+    if let Some(path) = args.path("pid-file") {
+        write_pid(&path, created.pid())?;
+    }
+    folder.write(&Record {
+        oci_version: bundle.spec.oci_version.clone(),
+        id: id.into(),
+        pid: created.pid(),
+        born: record::born(created.pid())?.ok_or_else(|| Failure::new("the container's process ended early"))?,
+        bundle: bundle.path.to_string_lossy().into_owned(),
+        rootfs: bundle.rootfs.to_string_lossy().into_owned(),
+        created_ns: clock::now_ns(),
+        owner_uid: rustix::process::getuid().as_raw(),
+        cgroup: cgroup.clone(),
+        config: bundle.config.clone(),
+    })?;
+    undo.0 = None;
+    drop(undo);
+    Ok(Made { created, folder, cgroup })
+}
+
+fn listen(folder: &Folder) -> Result<OwnedFd> {
+    let step = || format!("listen for the start in {}", folder.path.display());
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = socket.doing(step)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(folder.start_socket()).doing(step)?).doing(step)?;
+    rustix::net::listen(&socket, 1).doing(step)?;
+    Ok(socket)
+}
+
+/// Copies of this process's standard streams.
+pub(super) fn stdio() -> Result<[OwnedFd; 3]> {
+    let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().doing(|| format!("copy descriptor {}", fd.as_raw_fd()));
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    Ok([copy(stdin.as_fd())?, copy(stdout.as_fd())?, copy(stderr.as_fd())?])
+}
+
+/// How many listening sockets this process was given to pass on (sd_listen_fds(3)).
+pub(super) fn listened_for() -> usize {
+    std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).filter(|n| *n <= 128).unwrap_or(0)
+}
+
+/// Descriptors that the process keeps: those listened on, and `--preserve-fds` more.
+pub(super) fn preserved(args: &Args) -> Result<Vec<OwnedFd>> {
+    let asked = args.number::<usize>("preserve-fds")?.unwrap_or(0);
+    if asked > 128 {
+        return Err(Failure::new(format!("--preserve-fds {asked}: at most 128")));
+    }
+    (0..listened_for() + asked)
+        .map(|i| crate::copy_descriptor(3 + i as i32).doing(|| format!("preserve descriptor {}", 3 + i)))
+        .collect()
+}
+
+/// Whole or not at all: engines wait for the file to appear.
+pub(super) fn write_pid(path: &Path, pid: u32) -> Result<()> {
+    let step = || format!("write {}", path.display());
+    let name = path.file_name().ok_or_else(|| Failure::new(format!("--pid-file {path:?} isn't a file name")))?;
+    let temporary = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    std::fs::write(&temporary, pid.to_string()).doing(step)?;
+    std::fs::rename(&temporary, path).doing(step)
+}
+
+/// A terminal's size in the configuration's words.
+pub(super) fn size(rows: u16, columns: u16) -> ConsoleSize {
+    ConsoleSize { height: rows.into(), width: columns.into() }
+}
+
+/// Runs hooks of the host's.
+pub(super) fn call(kind: &'static str, list: &[crate::spec::Hook], state: &str) -> Result<()> {
+    Ok(hooks::run(kind, list, state)?)
+}

@@ -1,0 +1,99 @@
+//! Where cgroups are on this host, and which one is a container's.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::Result;
+use super::args::Args;
+use super::report::{self, Failure};
+use crate::spec::{NamespaceKind, Resources, Spec};
+
+/// Where version 2 may be mounted: alone, or beside version 1.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+/// `CGROUP2_SUPER_MAGIC`.
+const CGROUP2: libc::c_long = 0x6367_7270;
+
+/// The root of cgroup v2; `None`: this host has version 1 alone.
+pub(super) fn hierarchy() -> Option<PathBuf> {
+    let is_v2 = |path: &&str| {
+        let fd = rustix::fs::openat(CWD, *path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        fd.and_then(|fd| rustix::fs::fstatfs(&fd)).is_ok_and(|s| s.f_type == CGROUP2)
+    };
+    MOUNTS.iter().find(|path| is_v2(path)).map(PathBuf::from)
+}
+
+/// The cgroup for a new container; `None`: it stays in the caller's.
+pub(super) fn cgroup(args: &Args, spec: &Spec, id: &str) -> Result<Option<PathBuf>> {
+    match args.text("cgroup-manager")? {
+        None | Some("cgroupfs") => {}
+        Some("disabled") => return without(args, spec, "cgroups are disabled (--cgroup-manager disabled)"),
+        Some(other) => {
+            return Err(Failure::new(format!("--cgroup-manager {other:?}: cgroupfs and disabled are known")));
+        }
+    }
+    let Some(root) = hierarchy() else {
+        return without(args, spec, "this host has cgroup v1 alone, which isn't supported: mount cgroup v2");
+    };
+    let path = match spec.linux.cgroups_path.as_deref() {
+        None | Some("") => root.join("keel-oci").join(id),
+        Some(path) if path.split(':').count() == 3 && !path.starts_with('/') => {
+            return Err(Failure::new(format!(
+                "linux.cgroupsPath {path:?} is for a systemd cgroup manager: give a path, as engines do with the \
+                 cgroupfs manager"
+            )));
+        }
+        Some(path) => below(&root, path)?,
+    };
+    match std::fs::create_dir_all(path.parent().unwrap_or(&root)) {
+        Err(e) if limits(spec).is_none() => {
+            report::warn(args, &format!("make cgroup {}: {e}: it runs without one", path.display()));
+            Ok(None)
+        }
+        _ => Ok(Some(path)),
+    }
+}
+
+/// A cgroup named by a path, without leaving the hierarchy.
+pub(super) fn below(root: &Path, path: &str) -> Result<PathBuf> {
+    if path.split('/').any(|c| c == "..") || path.contains('\0') {
+        return Err(Failure::new(format!("cgroup path {path:?} must not contain \"..\"")));
+    }
+    Ok(root.join(path.trim_start_matches('/')))
+}
+
+/// Without a cgroup: refused where limits are asked for that would then not hold.
+fn without(args: &Args, spec: &Spec, why: &str) -> Result<Option<PathBuf>> {
+    if let Some(what) = limits(spec) {
+        return Err(Failure::new(format!("linux.resources: {what} can't be limited: {why}")));
+    }
+    let rules = spec.linux.resources.as_ref().is_some_and(|r| r.devices.iter().any(|d| !d.allow));
+    let bounding = spec.process.capabilities.iter().flat_map(|c| &c.bounding);
+    let makes_nodes = !spec.has_new(NamespaceKind::User) && bounding.into_iter().any(|c| c == "CAP_MKNOD");
+    match (rules, makes_nodes) {
+        (true, true) => Err(Failure::new(format!(
+            "linux.resources.devices: devices can't be denied: {why}; with CAP_MKNOD, the container could reach them"
+        ))),
+        (true, false) => {
+            report::warn(args, &format!("linux.resources.devices: not in force: {why}"));
+            Ok(None)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The first kind of limit that is asked for, devices apart.
+fn limits(spec: &Spec) -> Option<&'static str> {
+    let r: &Resources = spec.linux.resources.as_ref()?;
+    [
+        ("memory", r.memory.as_ref().is_some_and(|m| m != &Default::default())),
+        ("cpu", r.cpu.as_ref().is_some_and(|c| c != &Default::default())),
+        ("pids", r.pids.as_ref().is_some_and(|p| p.limit > 0)),
+        ("blockIO", r.block_io.as_ref().is_some_and(|b| b != &Default::default())),
+        ("hugepageLimits", !r.hugepage_limits.is_empty()),
+        ("rdma", !r.rdma.is_empty()),
+        ("unified", !r.unified.is_empty()),
+    ]
+    .into_iter()
+    .find_map(|(name, asked)| asked.then_some(name))
+}

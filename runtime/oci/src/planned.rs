@@ -1,0 +1,191 @@
+//! Mounts and device nodes of a container as data: who makes each, from what, with which attributes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::options::{self, Change, Options, Propagation, attr};
+use crate::plan::{clean, refused};
+use crate::spec::{Device, IdMapping, Mount, NamespaceKind, Spec};
+
+/// What the child mounts and makes.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Mounts {
+    /// In this order.
+    pub list: Vec<PlannedMount>,
+    /// Device nodes that aren't in a `/dev` of the parent's making.
+    pub devices: Vec<Device>,
+    /// Whether `/dev` gets its links.
+    pub links: bool,
+    /// Read-only at the very end, because something is made inside before.
+    pub sealed: Vec<String>,
+}
+
+/// One mount of the child's.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PlannedMount {
+    pub destination: String,
+    pub what: What,
+    pub propagation: Vec<Propagation>,
+    /// Whether what the mount covers is copied into it.
+    pub copy_up: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum What {
+    /// A new file system, of a namespace of the container or of a device.
+    FileSystem { kind: String, source: Option<String>, options: Vec<(String, Option<String>)>, attributes: u64 },
+    /// A mount that the parent made: its place among the descriptors, and whether it is a file.
+    Passed { index: usize, file: bool },
+    /// What is there already, with other attributes.
+    Remount { change: Change, below: Change },
+}
+
+/// A mount that the parent makes, for [`What::Passed`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum HostMount {
+    /// A part of the host's tree.
+    Bind(Bind),
+    /// `/dev`, with device nodes.
+    Dev { options: Vec<(String, Option<String>)>, attributes: u64 },
+}
+
+/// A part of the host's tree.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bind {
+    pub source: String,
+    pub recursive: bool,
+    pub change: Change,
+    pub below: Change,
+    pub idmap: Option<Idmap>,
+    pub propagation: Vec<Propagation>,
+}
+
+/// A user mapping of a mount.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Idmap {
+    pub recursive: bool,
+    /// Users and groups; empty: the container's.
+    pub uids: Vec<IdMapping>,
+    pub gids: Vec<IdMapping>,
+}
+
+/// Sorts a configuration's mounts and devices.
+pub(crate) fn mounts(spec: &Spec, host: &mut Vec<HostMount>) -> Result<Mounts, Error> {
+    let mut out = Mounts::default();
+    for mount in &spec.mounts {
+        out.list.push(one(spec, mount, host, &mut out.sealed)?);
+    }
+    let at_dev = |m: &&PlannedMount| m.destination == "/dev";
+    let made = host.iter().any(|h| matches!(h, HostMount::Dev { .. }));
+    // Over a part of the host's tree, nothing is made.
+    let bound = !made && out.list.iter().filter(at_dev).any(|m| matches!(m.what, What::Passed { .. }));
+    if bound {
+        return Ok(out);
+    }
+    let inside = |d: &&Device| made && under_dev(d).is_some();
+    let others: Vec<Device> = spec.linux.devices.iter().filter(|d| !inside(d)).cloned().collect();
+    let usual = if made { Vec::new() } else { crate::host::usual_devices() };
+    let mut devices = others;
+    devices.extend(usual.into_iter().filter(|d| !spec.linux.devices.iter().any(|other| other.path == d.path)));
+    out.links = !made;
+    for device in devices {
+        let destination = clean("linux.devices", &device.path)?;
+        if !spec.uses_user_namespace() {
+            out.devices.push(Device { path: destination, ..device });
+            continue;
+        }
+        // In a user namespace no device can be made: the host's own is mounted in its place.
+        host.push(HostMount::Bind(Bind { source: device.path.clone(), ..Bind::default() }));
+        let what = What::Passed { index: host.len(), file: true };
+        out.list.push(PlannedMount { destination, what, propagation: Vec::new(), copy_up: false });
+    }
+    Ok(out)
+}
+
+/// The name of a device below `/dev`.
+pub(crate) fn under_dev(device: &Device) -> Option<&str> {
+    let name = device.path.strip_prefix("/dev/").filter(|n| !n.is_empty() && !n.contains('\0'))?;
+    name.split('/').all(|c| !matches!(c, "" | "." | "..")).then_some(name)
+}
+
+fn one(spec: &Spec, m: &Mount, host: &mut Vec<HostMount>, sealed: &mut Vec<String>) -> Result<PlannedMount, Error> {
+    let field = |reason: String| refused(&format!("mounts: {:?}", m.destination), reason);
+    let destination = clean("mounts", &m.destination)?;
+    let o = options::options(&m.options);
+    let kind = m.kind.as_deref().filter(|k| !k.is_empty()).unwrap_or(if o.bind { "bind" } else { "none" });
+    let own = |ns| spec.has_new(ns) || !spec.uses_user_namespace();
+    let mut passed = |mount: HostMount| {
+        host.push(mount);
+        // Descriptor 0 is the root; whether it is a file is known when it is open.
+        What::Passed { index: host.len(), file: false }
+    };
+    let hosts = |source: &str, read_only: bool| {
+        let mut change = o.change;
+        change.set |= if read_only { attr::RDONLY } else { 0 };
+        HostMount::Bind(Bind { source: source.into(), recursive: true, change, below: change, ..Bind::default() })
+    };
+    let mut propagation = o.propagation.clone();
+    let copy_up = o.copy_up && kind == "tmpfs";
+    let what = match kind {
+        _ if o.remount => What::Remount { change: o.change, below: o.recursive_change },
+        _ if o.bind || kind == "bind" => {
+            propagation.clear();
+            passed(HostMount::Bind(bind(m, o).map_err(field)?))
+        }
+        // With a user namespace, the kernel lets these be mounted only over namespaces that belong to it.
+        "sysfs" if !own(NamespaceKind::Network) => passed(hosts("/sys", true)),
+        "proc" if !own(NamespaceKind::Pid) => passed(hosts("/proc", false)),
+        "mqueue" if !own(NamespaceKind::Ipc) => passed(hosts("/dev/mqueue", false)),
+        "cgroup" | "cgroup2" if !own(NamespaceKind::Cgroup) => passed(hosts("/sys/fs/cgroup", false)),
+        "tmpfs" if destination == "/dev" => {
+            if o.change.set & attr::RDONLY != 0 {
+                sealed.push(destination.clone());
+            }
+            let options = labelled(spec, kind, o.data);
+            passed(HostMount::Dev { options, attributes: o.change.set & !(attr::NODEV | attr::RDONLY) })
+        }
+        "cgroup" | "cgroup2" => {
+            What::FileSystem { kind: "cgroup2".into(), source: None, options: vec![], attributes: o.change.set }
+        }
+        "none" => return Err(field("has neither a type nor bind among its options".into())),
+        _ => {
+            let options = labelled(spec, kind, o.data);
+            What::FileSystem { kind: kind.into(), source: m.source.clone(), options, attributes: o.change.set }
+        }
+    };
+    Ok(PlannedMount { destination, what, propagation, copy_up })
+}
+
+fn bind(m: &Mount, o: Options) -> Result<Bind, String> {
+    let source = m.source.as_deref().filter(|s| s.starts_with('/') && !s.contains('\0'));
+    let source = source.ok_or_else(|| "the source of a bind mount must be an absolute path".to_owned())?;
+    if m.uid_mappings.is_empty() != m.gid_mappings.is_empty() {
+        return Err("uidMappings and gidMappings are for each other".into());
+    }
+    // Mappings without the word are meant so: older engines leave it out.
+    let idmap = (o.idmap || !m.uid_mappings.is_empty()).then(|| Idmap {
+        recursive: o.recursive_idmap,
+        uids: m.uid_mappings.clone(),
+        gids: m.gid_mappings.clone(),
+    });
+    Ok(Bind {
+        source: source.into(),
+        recursive: o.recursive,
+        change: o.change,
+        below: o.recursive_change,
+        idmap,
+        propagation: o.propagation,
+    })
+}
+
+/// The file system's options with the SELinux context, where it takes one.
+fn labelled(spec: &Spec, kind: &str, mut data: Vec<(String, Option<String>)>) -> Vec<(String, Option<String>)> {
+    if let Some(label) = spec.linux.mount_label.as_ref().filter(|l| !l.is_empty())
+        && matches!(kind, "tmpfs" | "devpts" | "mqueue")
+        && !data.iter().any(|(k, _)| k == "context")
+    {
+        data.push(("context".into(), Some(label.clone())));
+    }
+    data
+}
