@@ -2,21 +2,27 @@
 //!
 //! - `commands`: what engines ask of a runtime's command line beyond the specification
 //! - `credentials`: capabilities, no_new_privs, terminal
+//! - `devices`: device nodes, and which of them may be used
 //! - `exec`: further processes in a running container, pausing, listing processes
+//! - `hooks`: `hooks`: order, place, input, failure, time-out
 //! - `lifecycle`: create, start, state, kill, delete, and their errors
 //! - `mounts`: `mounts`: order, kinds, options, destinations
 //! - `namespaces`: `linux.namespaces`, user mappings, host name, time offsets
 //! - `process`: what runs, and as whom: `process`
 //! - `root`: the root file system, masked and read-only paths, kernel parameters
+//! - `seccomp`: `linux.seccomp`
 
 mod commands;
 mod credentials;
+mod devices;
 mod exec;
+mod hooks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
 mod process;
 mod root;
+mod seccomp;
 
 use crate::case::Case;
 
@@ -24,15 +30,5 @@ pub(crate) use namespaces::hold as hold_namespaces;
 
 /// All of them, by topic.
 pub(crate) fn all() -> Vec<Case> {
-    [
-        lifecycle::CASES,
-        commands::CASES,
-        process::CASES,
-        credentials::CASES,
-        root::CASES,
-        mounts::CASES,
-        namespaces::CASES,
-        exec::CASES,
-    ]
-    .concat()
+    [lifecycle::CASES, commands::CASES, process::CASES, credentials::CASES, root::CASES, mounts::CASES, namespaces::CASES, devices::CASES, seccomp::CASES, hooks::CASES, exec::CASES].concat()
 }

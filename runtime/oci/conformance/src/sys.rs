@@ -93,3 +93,15 @@ pub(crate) fn pass<const N: usize>(command: &mut std::process::Command, files: [
         });
     }
 }
+
+/// Has a command start with this umask.
+pub(crate) fn umask(command: &mut std::process::Command, mask: u32) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: between fork and exec only umask is called, which takes no lock and no memory.
+    unsafe {
+        command.pre_exec(move || {
+            libc::umask(mask);
+            Ok(())
+        });
+    }
+}
