@@ -30,5 +30,18 @@ pub(crate) use namespaces::hold as hold_namespaces;
 
 /// All of them, by topic.
 pub(crate) fn all() -> Vec<Case> {
-    [lifecycle::CASES, commands::CASES, process::CASES, credentials::CASES, root::CASES, mounts::CASES, namespaces::CASES, devices::CASES, seccomp::CASES, hooks::CASES, exec::CASES].concat()
+    [
+        lifecycle::CASES,
+        commands::CASES,
+        process::CASES,
+        credentials::CASES,
+        root::CASES,
+        mounts::CASES,
+        namespaces::CASES,
+        devices::CASES,
+        seccomp::CASES,
+        hooks::CASES,
+        exec::CASES,
+    ]
+    .concat()
 }

@@ -52,7 +52,8 @@ fn defaults(lab: &Lab) -> Result<()> {
 
 fn defaults_work(lab: &Lab) -> Result<()> {
     let spec = lab.spec().set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
-    let answers = lab.run(&spec, json!([["write", "/dev/null", "x"], ["read", "/dev/null"], ["write", "/dev/full", "x"]]))?;
+    let answers =
+        lab.run(&spec, json!([["write", "/dev/null", "x"], ["read", "/dev/null"], ["write", "/dev/full", "x"]]))?;
     answers.ok(0)?;
     same!(answers.text(1)?, "", "what /dev/null gives");
     same!(answers.errno(2)?, libc::ENOSPC, "writing to /dev/full");
@@ -60,7 +61,8 @@ fn defaults_work(lab: &Lab) -> Result<()> {
 }
 
 fn ptmx(lab: &Lab) -> Result<()> {
-    let answers = lab.run(&lab.spec(), json!([["stat", "/dev/ptmx"], ["stat", "/dev/pts/ptmx"], ["write", "/dev/ptmx", ""]]))?;
+    let answers =
+        lab.run(&lab.spec(), json!([["stat", "/dev/ptmx"], ["stat", "/dev/pts/ptmx"], ["write", "/dev/ptmx", ""]]))?;
     for key in ["major", "minor", "device", "inode"] {
         same!(answers.ok(0)?[key], answers.ok(1)?[key], "{key} of /dev/ptmx, as of /dev/pts/ptmx");
     }
@@ -98,7 +100,8 @@ fn folder(lab: &Lab) -> Result<()> {
 }
 
 fn owner(lab: &Lab) -> Result<()> {
-    let entry = json!({ "path": "/dev/own", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 5, "gid": 6 });
+    let entry =
+        json!({ "path": "/dev/own", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 5, "gid": 6 });
     let seen = stat(lab, &lab.spec().push("/linux/devices", entry), "/dev/own")?;
     same!(json!([seen["mode"], seen["uid"], seen["gid"]]), json!([0o640, 5, 6]), "mode, owner, group");
     Ok(())
@@ -145,9 +148,16 @@ fn opening(lab: &Lab, spec: &Spec) -> Result<i32> {
 }
 
 fn filter_refuses(lab: &Lab) -> Result<()> {
-    same!(opening(lab, &filtered(lab, &[json!({ "allow": false, "type": "c", "major": 1, "minor": 11, "access": "rwm" })]))?,
-        libc::EPERM, "opening a device that isn't allowed");
-    let answers = lab.run(&filtered(lab, &[]).set("/linux/devices", json!([])), json!([["mknod", "/work/node", "b", 8, 0]]))?;
+    same!(
+        opening(
+            lab,
+            &filtered(lab, &[json!({ "allow": false, "type": "c", "major": 1, "minor": 11, "access": "rwm" })])
+        )?,
+        libc::EPERM,
+        "opening a device that isn't allowed"
+    );
+    let answers =
+        lab.run(&filtered(lab, &[]).set("/linux/devices", json!([])), json!([["mknod", "/work/node", "b", 8, 0]]))?;
     same!(answers.errno(0)?, libc::EPERM, "making a device that isn't allowed");
     Ok(())
 }
@@ -159,7 +169,12 @@ fn filter_allows(lab: &Lab) -> Result<()> {
 }
 
 fn filter_defaults(lab: &Lab) -> Result<()> {
-    let steps = json!([["write", "/dev/null", "x"], ["read", "/dev/null"], ["write", "/dev/zero", "x"], ["write", "/dev/ptmx", ""]]);
+    let steps = json!([
+        ["write", "/dev/null", "x"],
+        ["read", "/dev/null"],
+        ["write", "/dev/zero", "x"],
+        ["write", "/dev/ptmx", ""]
+    ]);
     let answers = lab.run(&filtered(lab, &[]), steps)?;
     (0..4).try_for_each(|step| answers.ok(step).map(drop))
 }
@@ -183,8 +198,11 @@ fn filter_order(lab: &Lab) -> Result<()> {
 }
 
 fn filter_wildcards(lab: &Lab) -> Result<()> {
-    same!(opening(lab, &filtered(lab, &[json!({ "allow": true, "type": "c", "major": 1, "access": "rwm" })]))?, 0,
-        "opening, with any minor number of 1 allowed");
+    same!(
+        opening(lab, &filtered(lab, &[json!({ "allow": true, "type": "c", "major": 1, "access": "rwm" })]))?,
+        0,
+        "opening, with any minor number of 1 allowed"
+    );
     same!(opening(lab, &filtered(lab, &[json!({ "allow": true, "access": "rwm" })]))?, 0, "opening, with all allowed");
     Ok(())
 }

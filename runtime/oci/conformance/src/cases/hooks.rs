@@ -69,7 +69,9 @@ fn notes(lab: &Lab) -> Result<Vec<Value>> {
 /// Names of the hooks that have run, in order, without those inside.
 fn names(lab: &Lab) -> Result<Vec<String>> {
     let text = fs::read_to_string(lab.dir.join("notes")).unwrap_or_default();
-    text.lines().map(|line| Ok(serde_json::from_str::<Value>(line)?["args"][0].as_str().unwrap_or_default().to_owned())).collect()
+    text.lines()
+        .map(|line| Ok(serde_json::from_str::<Value>(line)?["args"][0].as_str().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 fn note(lab: &Lab, kind: &str) -> Result<Value> {

@@ -99,7 +99,10 @@ fn refusing(lab: &Lab, more: Value) -> Spec {
     let seccomp = json!({ "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
         "syscalls": [{ "names": names, "action": "SCMP_ACT_ALLOW" }] });
     let spec = lab.spec().set("/linux/seccomp", seccomp);
-    more.as_object().into_iter().flatten().fold(spec, |spec, (name, value)| spec.set(&format!("/linux/seccomp/{name}"), value.clone()))
+    more.as_object()
+        .into_iter()
+        .flatten()
+        .fold(spec, |spec, (name, value)| spec.set(&format!("/linux/seccomp/{name}"), value.clone()))
 }
 
 fn default_errno(lab: &Lab) -> Result<()> {
@@ -163,7 +166,10 @@ fn not_equal(lab: &Lab) -> Result<()> {
 
 fn ordering(lab: &Lab) -> Result<()> {
     let wanted = [
-        ("SCMP_CMP_LT", [77, 0, 0]), ("SCMP_CMP_LE", [77, 77, 0]), ("SCMP_CMP_GE", [0, 77, 77]), ("SCMP_CMP_GT", [0, 0, 77]),
+        ("SCMP_CMP_LT", [77, 0, 0]),
+        ("SCMP_CMP_LE", [77, 77, 0]),
+        ("SCMP_CMP_GE", [0, 77, 77]),
+        ("SCMP_CMP_GT", [0, 0, 77]),
     ];
     for (op, errors) in wanted {
         let spec = allowing(lab, rule(json!([argument(0, 1, op)])));
@@ -181,7 +187,11 @@ fn masked(lab: &Lab) -> Result<()> {
 fn wide(lab: &Lab) -> Result<()> {
     // The second argument is an `int` for the kernel; the filter sees all 64 bits.
     let spec = allowing(lab, rule(json!([argument(1, 1 << 32, "SCMP_CMP_GE")])));
-    same!(results(lab, &spec, &[(0, 0), (0, 1 << 32), (0, 0x1_0000_0000 - 1)])?[..2], [0, 77], "errors below and at 2^32");
+    same!(
+        results(lab, &spec, &[(0, 0), (0, 1 << 32), (0, 0x1_0000_0000 - 1)])?[..2],
+        [0, 77],
+        "errors below and at 2^32"
+    );
     Ok(())
 }
 
@@ -196,15 +206,21 @@ fn disjunction(lab: &Lab) -> Result<()> {
     let one = rule(json!([argument(0, 1, "SCMP_CMP_EQ")]))[0].clone();
     let mut two = rule(json!([argument(0, 2, "SCMP_CMP_EQ")]))[0].clone();
     two["errnoRet"] = json!(78);
-    same!(results(lab, &allowing(lab, json!([one, two])), &[(0, 0), (1, 0), (2, 0)])?, [0, 77, 78], "errors for 0, 1, 2");
+    same!(
+        results(lab, &allowing(lab, json!([one, two])), &[(0, 0), (1, 0), (2, 0)])?,
+        [0, 77, 78],
+        "errors for 0, 1, 2"
+    );
     Ok(())
 }
 
 fn many(lab: &Lab) -> Result<()> {
     // As long as Docker's own profile: jumps of more than 255 instructions.
     let rules: Vec<Value> = (0..300u64)
-        .map(|n| json!({ "names": ["getpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77,
-            "args": [argument(0, 1000 + n, "SCMP_CMP_EQ"), argument(1, 5, "SCMP_CMP_NE")] }))
+        .map(|n| {
+            json!({ "names": ["getpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77,
+            "args": [argument(0, 1000 + n, "SCMP_CMP_EQ"), argument(1, 5, "SCMP_CMP_NE")] })
+        })
         .collect();
     let errors = results(lab, &allowing(lab, json!(rules)), &[(0, 0), (1000, 0), (1299, 0), (1300, 0)])?;
     same!(errors, [0, 77, 77, libc::EINVAL], "errors for 0, 1000, 1299, 1300");
