@@ -90,7 +90,7 @@ async fn connect(
 ) -> Result<(), Failure> {
     let upgraded = upgrade.await.map_err(|error| Failure::bad_request(format!("the client left: {error}")))?;
     let (read, mut write) = tokio::io::split(TokioIo::new(upgraded));
-    let (producer, mut frames) = mpsc::channel(16);
+    let (producer, mut frames) = ChannelBody::new();
     let cancel_output = output.cancel();
     pump(output, producer, long_permit(context)?);
     let cancel_input = stdin.as_ref().map(StdinWriter::cancel);
@@ -99,7 +99,7 @@ async fn connect(
         feed(read, stdin).await;
         drop(input_permit);
     });
-    while let Some(frame) = frames.recv().await {
+    while let Some(frame) = frames.next().await {
         if write.write_all(&frame).await.is_err() {
             break;
         }

@@ -1,17 +1,19 @@
 //! One request on its way to its endpoint, and what endpoints share.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::Request;
 use hyper::body::{Bytes, Incoming};
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::context::Context;
 use crate::query::Query;
-use crate::respond::Failure;
+use crate::respond::{Failure, Producer};
 
 /// Longest JSON body of a request.
 pub const MAX_JSON_BYTES: usize = 4 << 20;
@@ -68,10 +70,67 @@ pub fn long_permit(context: &Context) -> Result<OwnedSemaphorePermit, Failure> {
         .map_err(|_| Failure::unavailable("too many waits, logs and attached streams are open: close some"))
 }
 
+/// Longest pause that a client may make over an archive before it is cut off.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// Bytes that are sent at once.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// A streamed answer's body as a [`Write`], for code that blocks. Ends with an error when the client is gone or takes
+/// nothing for [`STALL_LIMIT`].
+pub struct ChannelWriter {
+    producer: Producer,
+    buffer: Vec<u8>,
+    runtime: Handle,
+}
+
+impl ChannelWriter {
+    /// Writes to `producer`. To be made on a thread of the runtime.
+    pub fn new(producer: Producer) -> Self {
+        Self { producer, buffer: Vec::new(), runtime: Handle::current() }
+    }
+
+    /// Sends what is left.
+    pub fn finish(&mut self) -> Result<(), keel_engine::Error> {
+        self.flush().map_err(|error| keel_engine::Error::internal("sending an answer", error))
+    }
+
+    /// Breaks the answer off, so that the client doesn't take it for whole.
+    pub fn fail(&mut self) {
+        self.buffer.clear();
+        self.runtime.block_on(self.producer.fail());
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let chunk = Bytes::from(std::mem::take(&mut self.buffer));
+        let producer = &self.producer;
+        match self.runtime.block_on(async { tokio::time::timeout(STALL_LIMIT, producer.send(chunk)).await }) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")),
+        }
+    }
+}
+
+impl Write for ChannelWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= WRITE_BYTES {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() { Ok(()) } else { self.send() }
+    }
+}
+
 /// A request's body as a [`Read`], for code that blocks.
 pub struct BodyReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
+    /// Where it waits for chunks with a limit; `None`: without one.
+    limited: Option<Handle>,
 }
 
 impl BodyReader {
@@ -92,15 +151,33 @@ impl BodyReader {
                 }
             }
         });
-        Self { chunks, current: Bytes::new() }
+        Self { chunks, current: Bytes::new(), limited: None }
+    }
+
+    /// The same, but a client that sends nothing for [`STALL_LIMIT`] is cut off. To be called on a thread of the
+    /// runtime.
+    pub fn limited(body: Incoming) -> Self {
+        Self { limited: Some(Handle::current()), ..Self::new(body) }
+    }
+
+    fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
+        let chunk = match &self.limited {
+            None => self.chunks.blocking_recv(),
+            Some(runtime) => {
+                let chunks = &mut self.chunks;
+                let received = runtime.block_on(async { tokio::time::timeout(STALL_LIMIT, chunks.recv()).await });
+                received.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client stalls"))?
+            }
+        };
+        chunk.transpose()
     }
 }
 
 impl Read for BodyReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.current = chunk?,
+            match self.next_chunk()? {
+                Some(chunk) => self.current = chunk,
                 None => return Ok(0),
             }
         }

@@ -1,12 +1,13 @@
 //! `/containers/…`: lifecycles. Each call is one of the engine's.
 
 use hyper::StatusCode;
-use keel_engine::{Engine, Error};
+use keel_engine::{Engine, Error, ListWant, PruneWant};
 use serde_json::json;
 
 use crate::call::{Call, blocking, read_json};
 use crate::respond::{Failure, empty, json};
 use crate::router::Answer;
+use crate::when::moment;
 use keel_spec::api::ErrorCode;
 
 impl From<Error> for Failure {
@@ -16,6 +17,8 @@ impl From<Error> for Failure {
             Error::NotFound(_) => Self::not_found(message),
             Error::Conflict(_) => Self::new(ErrorCode::Conflict, message),
             Error::BadParameter(_) => Self::bad_request(message),
+            Error::Forbidden(_) => Self { status: StatusCode::FORBIDDEN, code: ErrorCode::Conflict, message },
+            Error::Unsupported(_) => Self::unsupported(message),
             Error::NotModified(_) => Self { status: StatusCode::NOT_MODIFIED, code: ErrorCode::Conflict, message },
             Error::Cancelled | Error::Internal { .. } => Self::internal(message),
         }
@@ -32,11 +35,10 @@ async fn on_container<T: Send + 'static>(
 
 /// `GET /containers/json`
 pub async fn list(call: Call) -> Answer {
-    let filters = call.query.filters()?;
     let limit = call.query.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|l| *l > 0);
-    // Docker: a limit, or a filter by status, asks for stopped ones too.
-    let all = call.query.flag("all") || limit.is_some() || filters.contains_key("status");
-    let found = on_container(call, move |engine, _| Ok(engine.list(all, limit, &filters)?)).await?;
+    let (all, size) = (call.query.flag("all"), call.query.flag("size"));
+    let want = ListWant { all, limit, size, filters: call.query.filters()? };
+    let found = on_container(call, move |engine, _| Ok(engine.list(&want)?)).await?;
     Ok(json(StatusCode::OK, &found))
 }
 
@@ -51,7 +53,7 @@ pub async fn create(call: Call) -> Answer {
 
 /// `GET /containers/{id}/json`
 pub async fn inspect(call: Call) -> Answer {
-    let found = on_container(call, |engine, call| Ok(engine.inspect(&call.name)?)).await?;
+    let found = on_container(call, |engine, call| Ok(engine.inspect(&call.name, call.query.flag("size"))?)).await?;
     Ok(json(StatusCode::OK, &found))
 }
 
@@ -108,22 +110,58 @@ pub async fn remove(call: Call) -> Answer {
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
+/// `POST /containers/{id}/pause`
+pub async fn pause(call: Call) -> Answer {
+    on_container(call, |engine, call| Ok(engine.pause(&call.name)?)).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `POST /containers/{id}/unpause`
+pub async fn unpause(call: Call) -> Answer {
+    on_container(call, |engine, call| Ok(engine.unpause(&call.name)?)).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// `POST /containers/{id}/update`
+pub async fn update(call: Call) -> Answer {
+    let (engine, name) = (call.context.engine.clone(), call.name);
+    let change = read_json(call.body).await?;
+    blocking(move || Ok(engine.update(&name, &change)?)).await?;
+    Ok(json(StatusCode::OK, &json!({ "Warnings": [] })))
+}
+
+/// `GET /containers/{id}/top`
+pub async fn top(call: Call) -> Answer {
+    let table =
+        on_container(call, |engine, call| Ok(engine.top(&call.name, call.query.text("ps_args").unwrap_or_default())?))
+            .await?;
+    Ok(json(StatusCode::OK, &table))
+}
+
+/// `GET /containers/{id}/changes`
+pub async fn changes(call: Call) -> Answer {
+    let found = on_container(call, |engine, call| Ok(engine.changes(&call.name)?)).await?;
+    let list: Vec<_> = found.iter().map(|change| json!({ "Path": change.path, "Kind": change.kind })).collect();
+    Ok(json(StatusCode::OK, &list))
+}
+
 /// `POST /containers/prune`
 pub async fn prune(call: Call) -> Answer {
-    if !call.query.filters()?.is_empty() {
-        return Err(Failure::unsupported("filters on prune are not served by Keel"));
-    }
-    let deleted = on_container(call, |engine, _| {
-        let mut deleted = Vec::new();
-        for container in engine.list(true, None, &std::collections::HashMap::new())? {
-            let Some(id) = container.id else { continue };
-            // Without force only those that don't run go; one that has started meanwhile stays.
-            if engine.remove(&id, false, false).is_ok() {
-                deleted.push(id);
+    let mut want = PruneWant::default();
+    for (key, values) in call.query.filters()? {
+        match key.as_str() {
+            "label" => want.labels = values,
+            "label!" => want.not_labels = values,
+            "until" => {
+                let [one] = values.as_slice() else {
+                    return Err(Failure::bad_request("more than one until filter specified"));
+                };
+                want.until_unix_ns = Some(moment(one)?);
             }
+            other => return Err(Failure::bad_request(format!("invalid filter '{other}'"))),
         }
-        Ok(deleted)
-    })
-    .await?;
-    Ok(json(StatusCode::OK, &json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 })))
+    }
+    let pruned = on_container(call, move |engine, _| Ok(engine.prune(&want)?)).await?;
+    let answer = json!({ "ContainersDeleted": pruned.ids, "SpaceReclaimed": pruned.freed_bytes });
+    Ok(json(StatusCode::OK, &answer))
 }

@@ -35,7 +35,7 @@ pub async fn list(call: Call) -> Answer {
     let filters = call.query.filters()?;
     let api_minor = call.api_minor;
     let images = blocking(move || {
-        let containers = call.context.engine.list(true, None, &HashMap::new())?;
+        let containers = call.context.engine.list(&keel_engine::ListWant { all: true, ..Default::default() })?;
         let mut used: HashMap<String, i64> = HashMap::new();
         for id in containers.into_iter().filter_map(|container| container.image_id) {
             *used.entry(id).or_default() += 1;

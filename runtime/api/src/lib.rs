@@ -10,17 +10,20 @@
 //! - [`call`], [`query`], [`respond`]: requests and answers
 //! - [`system`]: `/_ping`, `/version`, `/info`
 //! - [`images`], [`pull`]: `/images/…`
-//! - [`containers`], [`wait`], [`logs`], [`attach`]: `/containers/…`
+//! - [`containers`], [`wait`], [`logs`], [`attach`], [`archive`], [`stats`]: `/containers/…`
+//! - [`events`](mod@events), [`when`]: `/events`, times in requests
 //! - [`keel`], [`update`]: `/keel/v1/…`
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+pub mod archive;
 pub mod attach;
 pub mod call;
 pub mod certificate;
 pub mod containers;
 pub mod context;
 pub mod daemon;
+pub mod events;
 pub mod host;
 pub mod images;
 pub mod keel;
@@ -31,7 +34,9 @@ pub mod release;
 pub mod respond;
 pub mod router;
 pub mod server;
+pub mod stats;
 pub mod system;
 pub mod tls;
 pub mod update;
 pub mod wait;
+pub mod when;

@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::call::{Call, blocking, long_permit};
 use crate::respond::{ChannelBody, Failure, Producer, stream};
 use crate::router::Answer;
+use crate::when::unix_ns;
 
 /// Content type of framed streams; before API 1.42 clients knew only `application/vnd.docker.raw-stream`.
 pub fn content_type(api_minor: u32) -> &'static str {
@@ -84,22 +85,6 @@ fn tail(text: Option<&str>) -> Option<usize> {
     text.and_then(|text| text.parse().ok())
 }
 
-/// Seconds since the Unix epoch with up to nine decimals, as `docker logs --since` sends them.
-fn unix_ns(text: &str) -> Result<u64, Failure> {
-    let parse = || {
-        let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let nanos = match fraction.get(..fraction.len().min(9))? {
-            "" => 0,
-            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse::<u64>().ok()? * 10_u64.pow(u32::try_from(9 - digits.len()).ok()?)
-            }
-            _ => return None,
-        };
-        seconds.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
-    };
-    parse().ok_or_else(|| Failure::bad_request(format!("{text:?} is no time: want seconds since 1970[.nanoseconds]")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,15 +93,5 @@ mod tests {
     fn frames_carry_stream_and_length() {
         let frame = Frame { stream: Stream::Stderr, data: b"abc".to_vec() };
         assert_eq!(&encode(&frame)[..], b"\x02\0\0\0\0\0\0\x03abc");
-    }
-
-    #[test]
-    fn times_are_read_to_the_nanosecond() {
-        assert_eq!(unix_ns("12.000000005").unwrap(), 12_000_000_005);
-        assert_eq!(unix_ns("12.5").unwrap(), 12_500_000_000);
-        assert_eq!(unix_ns("12").unwrap(), 12_000_000_000);
-        for text in ["-1", "x", "1.x", "99999999999999999999"] {
-            assert!(unix_ns(text).is_err(), "{text}");
-        }
     }
 }

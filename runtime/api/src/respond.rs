@@ -123,19 +123,56 @@ fn with_body(status: StatusCode, content_type: Option<&'static str>, body: Body)
 }
 
 /// The end of a streamed body that is written to.
-pub type Producer = mpsc::Sender<Bytes>;
+#[derive(Clone)]
+pub struct Producer(mpsc::Sender<io::Result<Bytes>>);
+
+/// The client is gone.
+#[derive(Debug)]
+pub struct Gone;
+
+impl Producer {
+    /// Sends a chunk, waiting for the client to take those before it.
+    pub async fn send(&self, chunk: Bytes) -> Result<(), Gone> {
+        self.0.send(Ok(chunk)).await.map_err(|_| Gone)
+    }
+
+    /// The same on a thread that may block.
+    pub fn blocking_send(&self, chunk: Bytes) -> Result<(), Gone> {
+        self.0.blocking_send(Ok(chunk)).map_err(|_| Gone)
+    }
+
+    /// The same where a chunk that there is no room for may be lost.
+    pub fn try_send(&self, chunk: Bytes) -> Result<(), Gone> {
+        self.0.try_send(Ok(chunk)).map_err(|_| Gone)
+    }
+
+    /// Breaks the body off: the client sees that it isn't whole.
+    pub async fn fail(&self) {
+        let _ = self.0.send(Err(io::ErrorKind::BrokenPipe.into())).await;
+    }
+
+    /// Waits until the client is gone.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
 
 /// A body that is made while it is sent. Dropped when the client is gone, which [`Producer::closed`] tells.
 pub struct ChannelBody {
-    receiver: mpsc::Receiver<Bytes>,
-    first: Option<Bytes>,
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    first: Option<io::Result<Bytes>>,
 }
 
 impl ChannelBody {
     /// A body and the end to write it from.
     pub fn new() -> (Producer, Self) {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-        (sender, Self { receiver, first: None })
+        (Producer(sender), Self { receiver, first: None })
+    }
+
+    /// The next chunk, for those who send it themselves; `None`: the end.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        self.receiver.recv().await?.ok()
     }
 
     /// Waits until there is something to send; false: it ended without a byte.
@@ -156,9 +193,9 @@ impl hyper::body::Body for ChannelBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
+            return Poll::Ready(Some(first.map(Frame::data)));
         }
-        self.receiver.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+        self.receiver.poll_recv(context).map(|chunk| chunk.map(|bytes| bytes.map(Frame::data)))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::call::{Call, read_body};
 use crate::context::Context;
 use crate::query::{Query, decode};
 use crate::respond::{Body, Failure};
-use crate::{attach, containers, images, keel, logs, pull, system, update, wait};
+use crate::{archive, attach, containers, events, images, keel, logs, pull, stats, system, update, wait};
 
 /// Minor version of the newest Docker Engine API that is served, 1.47.
 pub const MAX_API_MINOR: u32 = 47;
@@ -45,6 +45,7 @@ static ROUTES: &[Route] = routes! {
     "HEAD" "/_ping" => system::ping;
     "GET" "/version" => system::version;
     "GET" "/info" => system::info;
+    "GET" "/events" => events::events;
     "POST" "/auth" => unsupported;
 
     "GET" "/containers/json" => containers::list;
@@ -59,6 +60,16 @@ static ROUTES: &[Route] = routes! {
     "POST" "/containers/{}/resize" => containers::resize;
     "POST" "/containers/{}/wait" => wait::wait;
     "POST" "/containers/{}/attach" => attach::attach;
+    "POST" "/containers/{}/pause" => containers::pause;
+    "POST" "/containers/{}/unpause" => containers::unpause;
+    "POST" "/containers/{}/update" => containers::update;
+    "GET" "/containers/{}/top" => containers::top;
+    "GET" "/containers/{}/stats" => stats::stats;
+    "GET" "/containers/{}/changes" => containers::changes;
+    "GET" "/containers/{}/export" => archive::export;
+    "HEAD" "/containers/{}/archive" => archive::stat;
+    "GET" "/containers/{}/archive" => archive::get;
+    "PUT" "/containers/{}/archive" => archive::put;
     "GET" "/containers/{}/logs" => logs::logs;
     "DELETE" "/containers/{}" => containers::remove;
 
@@ -249,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_says_whose_fault_it_is() {
-        assert_eq!(pattern("GET", "/events"), Err(StatusCode::NOT_IMPLEMENTED));
+        assert_eq!(pattern("POST", "/build"), Err(StatusCode::NOT_IMPLEMENTED));
         assert_eq!(pattern("GET", "/nonsense"), Err(StatusCode::NOT_FOUND));
         assert_eq!(pattern("PUT", "/keel/v1/status"), Err(StatusCode::METHOD_NOT_ALLOWED));
         assert_eq!(pattern("GET", "/volumes/x"), Ok(("/volumes/{*}", "x".into())));

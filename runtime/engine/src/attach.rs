@@ -33,6 +33,10 @@ impl Engine {
     /// Connects to a container's streams. Whoever does so before the start misses nothing.
     pub fn attach(&self, wanted: &str, options: &AttachOptions) -> Result<Attachment, Error> {
         let container = self.find(wanted)?;
+        if container.state().paused {
+            let message = format!("container {wanted} is paused, unpause the container before attach");
+            return Err(Error::Conflict(message));
+        }
         let (run, _) = container.log.run();
         let want = Want {
             stdout: options.stdout,
@@ -46,6 +50,7 @@ impl Engine {
         let open = container.config().body.open_stdin == Some(true);
         let stdin = (options.stdin && options.stream && open)
             .then(|| StdinWriter { stdin: container.stdin.clone(), bell: Cancel::new() });
+        self.tell_of(&container, "attach", &[]);
         Ok(Attachment { stdin, output })
     }
 }

@@ -123,6 +123,11 @@ impl Container {
         self.config().body.host_config.as_ref().is_some_and(|host| host.auto_remove == Some(true))
     }
 
+    /// Whether it runs, or is about to again.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state().phase, Phase::Running | Phase::Restarting)
+    }
+
     /// Whether it is on its way from nothing to running, or runs.
     pub fn is_active(&self) -> bool {
         matches!(self.state().phase, Phase::Running | Phase::Starting | Phase::Restarting)

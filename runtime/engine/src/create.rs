@@ -1,5 +1,6 @@
 //! `create` and `rename`: a request is checked whole before anything exists.
 
+use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::signal;
 /// First host ID that containers' user namespaces are given.
 const FIRST_BASE: u32 = 1_000_000;
 /// Most containers (each has its range of IDs).
-const MAX_CONTAINERS: u32 = 4096;
+const MAX_CONTAINERS: u32 = 32_768;
 
 impl Engine {
     /// Creates a container. The image has to be in the store.
@@ -54,7 +55,8 @@ impl Engine {
         if !shares.is_empty() && host.is_none_or(|host| host.userns_mode.as_deref() != Some("host")) {
             warnings.push("sharing a namespace of the host turns the container's own user namespace off".into());
         }
-        self.enter_table(name, config)?;
+        let container = self.enter_table(name, config)?;
+        self.tell_of(&container, "create", &[]);
         Ok(ContainerCreateResponse { id, warnings })
     }
 
@@ -83,7 +85,7 @@ impl Engine {
 
     /// Gives it a name and a range of IDs that are free, and makes it durable. The table is locked over that, so that
     /// nobody else gets the same.
-    fn enter_table(&self, name: Option<&str>, mut config: Config) -> Result<(), Error> {
+    fn enter_table(&self, name: Option<&str>, mut config: Config) -> Result<Arc<Container>, Error> {
         let mut table = self.table();
         let taken = |name: &str| table.values().find(|container| container.config().name == name);
         config.name = match name {
@@ -94,7 +96,7 @@ impl Engine {
             None => id::random_name(&config.id, |name| taken(name).is_none()),
         };
         if security::security(&config.body)?.own_users {
-            let used: Vec<u32> = table.values().filter_map(|container| container.config().uid_base).collect();
+            let used: HashSet<u32> = table.values().filter_map(|container| container.config().uid_base).collect();
             config.uid_base = Some(free_base(&used)?);
         }
         let folder = self.containers_folder().join(&config.id);
@@ -104,8 +106,8 @@ impl Engine {
             // What can't be removed now is found and removed at the next start: it has no valid state.
             let _ = fs::remove_dir_all(&folder);
         })?;
-        table.insert(config.id, container);
-        Ok(())
+        table.insert(config.id, container.clone());
+        Ok(container)
     }
 
     /// Gives a container another name.
@@ -120,7 +122,11 @@ impl Engine {
             }
             return Err(name_conflict(name, &holder.id));
         }
-        container.set_config(Config { name: name.into(), ..Config::clone(&container.config()) })
+        let before = container.config();
+        container.set_config(Config { name: name.into(), ..Config::clone(&before) })?;
+        drop(table);
+        self.tell_of(&container, "rename", &[("oldName", format!("/{}", before.name))]);
+        Ok(())
     }
 }
 
@@ -140,7 +146,7 @@ fn name_conflict(name: &str, holder: &str) -> Error {
 }
 
 /// The lowest range of IDs that nobody has.
-fn free_base(used: &[u32]) -> Result<u32, Error> {
+fn free_base(used: &HashSet<u32>) -> Result<u32, Error> {
     let range = |index: u32| FIRST_BASE + index * IDS;
     (0..MAX_CONTAINERS)
         .map(range)
@@ -204,9 +210,9 @@ mod tests {
 
     #[test]
     fn id_ranges_are_reused_and_never_shared() {
-        assert_eq!(free_base(&[]).unwrap(), FIRST_BASE);
-        assert_eq!(free_base(&[FIRST_BASE, FIRST_BASE + 2 * IDS]).unwrap(), FIRST_BASE + IDS);
-        assert!(free_base(&(0..MAX_CONTAINERS).map(|n| FIRST_BASE + n * IDS).collect::<Vec<_>>()).is_err());
+        assert_eq!(free_base(&HashSet::new()).unwrap(), FIRST_BASE);
+        assert_eq!(free_base(&[FIRST_BASE, FIRST_BASE + 2 * IDS].into()).unwrap(), FIRST_BASE + IDS);
+        assert!(free_base(&(0..MAX_CONTAINERS).map(|n| FIRST_BASE + n * IDS).collect()).is_err());
     }
 
     #[test]

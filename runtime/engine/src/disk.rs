@@ -67,6 +67,8 @@ pub struct State {
     pub user_stopped: bool,
     /// The kernel killed one of its processes for lack of memory.
     pub oom_killed: bool,
+    /// It runs, but its processes are frozen.
+    pub paused: bool,
     /// Its place in the network while it runs.
     pub endpoint: Option<Endpoint>,
 }

@@ -12,8 +12,10 @@ use keel_store::{ImageId, Store};
 
 use crate::cancel::Bells;
 use crate::container::Container;
+use crate::disk::State;
 use crate::error::{Doing, Error};
 use crate::network::Network;
+use crate::events::Events;
 use crate::parent::{InitLink, Local, Pid1};
 use crate::schedule::Schedule;
 use crate::stdio::Stdio;
@@ -68,6 +70,7 @@ pub struct Engine {
     pub(crate) link: Arc<dyn InitLink>,
     pub(crate) stdio: Stdio,
     pub(crate) schedule: Schedule,
+    pub(crate) events: Arc<Events>,
     pub(crate) shutting_down: AtomicBool,
     /// Rung when a shutdown is complete.
     pub(crate) down: (Mutex<bool>, Bells),
@@ -118,6 +121,7 @@ impl Engine {
             link,
             stdio: Stdio::start().doing(|| "starting the thread that reads containers' output")?,
             schedule: Schedule::default(),
+            events: Arc::default(),
             shutting_down: AtomicBool::new(false),
             down: (Mutex::new(false), Bells::default()),
             table: Mutex::default(),
@@ -147,8 +151,11 @@ impl Engine {
     /// How many containers there are.
     pub fn counts(&self) -> Counts {
         let all = self.all();
-        let running = all.iter().filter(|container| container.state().is_running()).count();
-        Counts { all: all.len(), running, paused: 0, stopped: all.len() - running }
+        let (mut running, mut paused) = (0, 0);
+        for state in all.iter().map(|container| container.state()).filter(State::is_running) {
+            *(if state.paused { &mut paused } else { &mut running }) += 1;
+        }
+        Counts { all: all.len(), running, paused, stopped: all.len() - running - paused }
     }
 
     /// Whether a container, running or not, was made from this image.

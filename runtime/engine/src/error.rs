@@ -13,6 +13,12 @@ pub enum Error {
     /// The request itself is wrong, or asks for something that isn't done yet (HTTP 400).
     #[error("{0}")]
     BadParameter(String),
+    /// It may not be done (HTTP 403).
+    #[error("{0}")]
+    Forbidden(String),
+    /// Keel, or this machine, hasn't got it (HTTP 501).
+    #[error("{0}")]
+    Unsupported(String),
     /// It is so already (HTTP 304).
     #[error("{0} is in that state already")]
     NotModified(String),

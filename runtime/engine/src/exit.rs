@@ -40,12 +40,18 @@ impl Engine {
             state.phase = Phase::Exited;
             state.pid = None;
             state.endpoint = None;
+            state.paused = false;
             state.exit_code = exit.code;
             state.oom_killed = oom_killed;
             state.finished_unix_ms = Some(exit.at_unix_ms);
         });
         self.clear_away(container);
         ::log::info!("container {} ({}) ended with {}", container.id, container.config().name, exit.code);
+        if oom_killed {
+            self.tell_of(container, "oom", &[]);
+        }
+        let ran_s = (ran_ms / 1000).to_string();
+        self.tell_of(container, "die", &[("exitCode", exit.code.to_string()), ("execDuration", ran_s)]);
         let again = self.plan_restart(container, exit.code, ran_ms);
         container.log.end_run();
         container.live().exits += 1;

@@ -1,8 +1,8 @@
 //! `inspect`.
 
 use bollard_stubs::models::{
-    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum,
-    DriverData, HostConfig, HostConfigLogConfig, NetworkSettings, RestartPolicy, RestartPolicyNameEnum,
+    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerState, DriverData, HostConfig,
+    HostConfigLogConfig, NetworkSettings, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::clock;
@@ -12,9 +12,10 @@ use crate::error::Error;
 use crate::show;
 
 impl Engine {
-    /// All that is known of a container.
-    pub fn inspect(&self, wanted: &str) -> Result<ContainerInspectResponse, Error> {
+    /// All that is known of a container; with `size` what its files take, too.
+    pub fn inspect(&self, wanted: &str, size: bool) -> Result<ContainerInspectResponse, Error> {
         let container = self.find(wanted)?;
+        let (size_rw, size_root_fs) = if size { self.sizes(&container) } else { (None, None) };
         let (config, state) = (container.config(), container.state());
         let mut words = config.body.entrypoint.iter().chain(&config.body.cmd).flatten().cloned();
         let file = |name: &str| Some(container.folder.join(name).to_string_lossy().into_owned());
@@ -46,24 +47,18 @@ impl Engine {
                 ports: Some(show::port_map(&config, &state)),
                 networks: Some(show::networks(&config, &state)),
             }),
+            size_rw,
+            size_root_fs,
             ..Default::default()
         })
     }
 }
 
 fn container_state(state: &State) -> ContainerState {
-    use ContainerStateStatusEnum as Status;
-    let status = match state.phase {
-        Phase::Created | Phase::Starting => Status::CREATED,
-        Phase::Running => Status::RUNNING,
-        Phase::Restarting => Status::RESTARTING,
-        Phase::Removing => Status::REMOVING,
-        Phase::Exited => Status::EXITED,
-    };
     ContainerState {
-        status: Some(status),
+        status: show::state_name(state).parse().ok(),
         running: Some(matches!(state.phase, Phase::Running | Phase::Restarting)),
-        paused: Some(false),
+        paused: Some(state.paused),
         restarting: Some(state.phase == Phase::Restarting),
         oom_killed: Some(state.oom_killed),
         dead: Some(false),

@@ -2,7 +2,7 @@
 //! Blocking and thread-safe; the API process calls it from its worker threads.
 //!
 //! - [`Engine`] (`engine`): its start and what it knows; its verbs are in `create`, `start`, `stop`, `wait`, `remove`,
-//!   `attach`, `list`, `inspect`
+//!   `attach`, `list` (`filter`), `inspect`, `pause`, `top`, `stats`, `events`, `prune`, `update`, `archive` (`cp`, `export`, `diff`)
 //! - `recover`: what it does after a restart of this program or of the host
 //! - `watch`: the threads that take note of exits and do what is scheduled; `exit`, `schedule`: what they do
 //! - `restart`: restart policies, pure
@@ -11,11 +11,14 @@
 //! - `container`, `disk`: a container in memory and on disk
 //! - `stdio`, `stdin`, `log`: its streams
 //! - `network`: the containers' network, set up when it is first wanted
+//! - `inside`: files of a container, from outside
+//! - `processes`: its processes
 //! - `cancel`, `output`, `error`: what callers hold
 //! - `show`: its state in Docker's words
 //! - `clock`, `files`, `id`, `signal`: small things
 #![forbid(unsafe_code)]
 
+mod archive;
 mod attach;
 mod cancel;
 mod clock;
@@ -24,16 +27,22 @@ mod create;
 mod disk;
 mod engine;
 mod error;
+pub mod events;
 mod exit;
 mod files;
+mod filter;
 mod id;
+mod inside;
 mod inspect;
 mod list;
 mod log;
 mod network;
 mod output;
 mod parent;
+mod pause;
 mod plan;
+mod processes;
+mod prune;
 mod recover;
 mod remove;
 mod restart;
@@ -41,16 +50,24 @@ mod schedule;
 mod show;
 mod signal;
 mod start;
+mod stats;
 mod stdin;
 mod stdio;
 mod stop;
+mod top;
+mod update;
 mod wait;
 mod watch;
 
+pub use archive::FileChange;
 pub use cancel::Cancel;
 pub use engine::{Counts, Engine, Options};
 pub use error::Error;
+pub use inside::place::PathStat;
+pub use list::ListWant;
 pub use output::{AttachOptions, Attachment, Frame, LogOptions, LogReader, StdinWriter, Stream};
+pub use prune::{PruneWant, Pruned};
+pub use stats::{Sample, total_memory_bytes};
 pub use wait::{WaitCondition, Waiter};
 
 #[cfg(test)]

@@ -4,70 +4,51 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bollard_stubs::models::{
-    ContainerSummary, ContainerSummaryHostConfig, ContainerSummaryNetworkSettings, ContainerSummaryStateEnum,
-    PortSummary, PortSummaryTypeEnum,
+    ContainerSummary, ContainerSummaryHostConfig, ContainerSummaryNetworkSettings, PortSummary, PortSummaryTypeEnum,
 };
 use keel_net::Proto;
 
 use crate::clock;
 use crate::container::Container;
-use crate::disk::{Config, Phase, State};
+use crate::disk::{Config, State};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::filter::Filter;
 use crate::plan::ports;
 use crate::show;
 
-type Filters = HashMap<String, Vec<String>>;
+/// What `list` is to give.
+#[derive(Clone, Debug, Default)]
+pub struct ListWant {
+    /// Those that don't run, too.
+    pub all: bool,
+    /// At most so many, the newest (which means all, too).
+    pub limit: Option<usize>,
+    /// What each one's files take.
+    pub size: bool,
+    /// Docker's filters.
+    pub filters: HashMap<String, Vec<String>>,
+}
 
 impl Engine {
-    /// Containers, newest first: those that run, or `all`, at most `limit` (which means all, too).
-    pub fn list(&self, all: bool, limit: Option<usize>, filters: &Filters) -> Result<Vec<ContainerSummary>, Error> {
-        const KNOWN: [&str; 11] =
-            ["id", "name", "label", "status", "ancestor", "exited", "volume", "network", "before", "since", "health"];
-        if let Some(unknown) = filters.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-            return Err(Error::BadParameter(format!("invalid filter '{unknown}'")));
-        }
-        for key in ["volume", "network", "before", "since", "health"] {
-            if filters.contains_key(key) {
-                return Err(Error::BadParameter(format!("filter '{key}' isn't supported yet")));
-            }
-        }
-        for code in filters.get("exited").into_iter().flatten() {
-            code.parse::<i32>().map_err(|_| Error::BadParameter(format!("invalid filter 'exited={code}'")))?;
-        }
-        // Asking for a state or an exit code means looking at all, as with Docker.
-        let all = all || limit.is_some() || filters.contains_key("status") || filters.contains_key("exited");
-        let ancestors = self.ancestors(filters);
-        let mut found: Vec<Arc<Container>> = self.all();
-        found.sort_by_key(|container| std::cmp::Reverse(container.config().created_unix_ns));
-        let wanted = |container: &Arc<Container>| {
-            let (config, state) = (container.config(), container.state());
-            (all || matches!(state.phase, Phase::Running | Phase::Restarting))
-                && matches(filters, &config, &state)
-                && ancestors.as_ref().is_none_or(|ids| ids.contains(&config.image_id))
-        };
-        let found = found.into_iter().filter(wanted).take(limit.unwrap_or(usize::MAX));
-        Ok(found.map(|container| self.summary(&container)).collect())
+    /// Containers, newest first.
+    pub fn list(&self, want: &ListWant) -> Result<Vec<ContainerSummary>, Error> {
+        let filter = Filter::new(self, &want.filters)?;
+        let all = want.all || want.limit.is_some() || filter.wants_stopped();
+        let mut found: Vec<(u64, Arc<Container>)> =
+            self.all().into_iter().map(|container| (container.config().created_unix_ns, container)).collect();
+        found.sort_by_key(|(created_unix_ns, _)| std::cmp::Reverse(*created_unix_ns));
+        let wanted = |container: &Arc<Container>| (all || container.is_up()) && filter.fits(container);
+        let found = found.into_iter().map(|(_, container)| container).filter(wanted);
+        let found = found.take(want.limit.unwrap_or(usize::MAX));
+        Ok(found.map(|container| self.summary(&container, want.size)).collect())
     }
 
-    /// IDs of the images that the filter `ancestor` names; those that aren't there match nothing.
-    fn ancestors(&self, filters: &Filters) -> Option<Vec<String>> {
-        let names = filters.get("ancestor")?;
-        Some(names.iter().filter_map(|name| self.store.image(name).ok()).map(|image| image.id.to_string()).collect())
-    }
-
-    fn summary(&self, container: &Container) -> ContainerSummary {
-        use ContainerSummaryStateEnum as Status;
+    fn summary(&self, container: &Container, size: bool) -> ContainerSummary {
         let (config, state) = (container.config(), container.state());
         let words: Vec<&str> =
             config.body.entrypoint.iter().chain(&config.body.cmd).flatten().map(String::as_str).collect();
-        let status = match state.phase {
-            Phase::Created | Phase::Starting => Status::CREATED,
-            Phase::Running => Status::RUNNING,
-            Phase::Restarting => Status::RESTARTING,
-            Phase::Removing => Status::REMOVING,
-            Phase::Exited => Status::EXITED,
-        };
+        let (size_rw, size_root_fs) = if size { self.sizes(container) } else { (None, None) };
         ContainerSummary {
             id: Some(config.id.clone()),
             names: Some(vec![format!("/{}", config.name)]),
@@ -76,8 +57,10 @@ impl Engine {
             command: Some(words.join(" ")),
             created: Some((config.created_unix_ns / 1_000_000_000) as i64),
             ports: Some(port_list(&config, &state)),
+            size_rw,
+            size_root_fs,
             labels: Some(config.body.labels.clone().unwrap_or_default()),
-            state: Some(status),
+            state: show::state_name(&state).parse().ok(),
             status: Some(show::status(&state, clock::unix_ms())),
             host_config: Some(ContainerSummaryHostConfig {
                 network_mode: Some(show::network_name(&config).into()),
@@ -87,6 +70,17 @@ impl Engine {
             mounts: Some(show::mount_points(container, &self.volumes_folder())),
             ..Default::default()
         }
+    }
+
+    /// Bytes of what it has changed, and of its whole root; one that can't be measured has none.
+    pub(crate) fn sizes(&self, container: &Container) -> (Option<i64>, Option<i64>) {
+        let changed = self.size_rw(container).unwrap_or_else(|error| {
+            ::log::warn!("{}", error.chain());
+            0
+        });
+        let image = self.store.image(&container.config().image_id).map_or(0, |image| image.size_bytes);
+        let signed = |bytes: u64| Some(i64::try_from(bytes).unwrap_or(i64::MAX));
+        (signed(changed), signed(image.saturating_add(changed)))
     }
 }
 
@@ -112,67 +106,4 @@ fn port_list(config: &Config, state: &State) -> Vec<PortSummary> {
         }
     }
     list
-}
-
-/// Whether a container passes all filters; of one filter's values one has to fit, but of labels all.
-fn matches(filters: &Filters, config: &Config, state: &State) -> bool {
-    let any = |key: &str, fits: &dyn Fn(&str) -> bool| {
-        filters.get(key).is_none_or(|values| values.is_empty() || values.iter().any(|value| fits(value)))
-    };
-    let label = |wanted: &String| {
-        let labels = config.body.labels.as_ref();
-        let (name, value) = wanted.split_once('=').map_or((wanted.as_str(), None), |(name, value)| (name, Some(value)));
-        let found = labels.and_then(|labels| labels.get(name));
-        found.is_some_and(|found| value.is_none_or(|value| value == found))
-    };
-    any("id", &|id| config.id.starts_with(id))
-        && any("name", &|name| name_fits(&config.name, name))
-        && any("status", &|status| status == show::phase_name(state.phase))
-        && any("exited", &|code| state.phase == Phase::Exited && code.parse() == Ok(state.exit_code))
-        && filters.get("label").is_none_or(|labels| labels.iter().all(label))
-}
-
-/// Docker takes a regular expression; of that, anchors and plain text are understood here.
-fn name_fits(name: &str, wanted: &str) -> bool {
-    let (begins, wanted) = wanted.strip_prefix('^').map_or((false, wanted), |rest| (true, rest));
-    let (ends, wanted) = wanted.strip_suffix('$').map_or((false, wanted), |rest| (true, rest));
-    let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
-    match (begins, ends) {
-        (true, true) => name == wanted,
-        (true, false) => name.starts_with(wanted),
-        (false, true) => name.ends_with(wanted),
-        (false, false) => name.contains(wanted),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_match_in_part_unless_anchored() {
-        assert!(name_fits("my-web-1", "web"));
-        assert!(name_fits("web", "^/web$"));
-        assert!(!name_fits("my-web", "^web"));
-    }
-
-    #[test]
-    fn all_labels_and_one_of_each_other_filter_have_to_fit() {
-        let body = serde_json::from_str(r#"{"Labels":{"a":"1","b":"2"}}"#).unwrap();
-        let config = Config {
-            id: "c0ffee".into(),
-            name: "web".into(),
-            created_unix_ns: 0,
-            image_id: String::new(),
-            body,
-            uid_base: None,
-        };
-        let check = |key: &str, values: &[&str]| {
-            let values = values.iter().map(|value| (*value).into()).collect();
-            matches(&Filters::from([(key.into(), values)]), &config, &State::default())
-        };
-        assert!(check("label", &["a", "b=2"]) && !check("label", &["a=1", "b=3"]));
-        assert!(check("status", &["running", "created"]) && !check("exited", &["0"]));
-        assert!(check("id", &["c0"]) && !check("id", &["ffee"]));
-    }
 }

@@ -21,11 +21,12 @@ impl Engine {
         let exits = container.live().exits;
         if container.state().is_running() {
             if !force {
-                return Err(Error::Conflict(format!(
-                    "cannot remove container \"/{}\": container is running: stop the container before removing or force \
-                     remove",
-                    container.config().name
-                )));
+                let (is, first) = match container.state().paused {
+                    true => ("paused and must be unpaused first", String::new()),
+                    false => ("running", ": stop the container before removing or force remove".into()),
+                };
+                let name = &container.config().name;
+                return Err(Error::Conflict(format!("cannot remove container \"/{name}\": container is {is}{first}")));
             }
             container.update(|state| state.user_stopped = true)?;
             self.kill_hard(&container, exits)?;
@@ -59,6 +60,7 @@ impl Engine {
         container.live().removed = true;
         container.log.close();
         container.bells.ring();
+        self.tell_of(container, "destroy", &[]);
         Ok(())
     }
 }

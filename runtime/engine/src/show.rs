@@ -15,6 +15,7 @@ pub fn status(state: &State, now_ms: u64) -> String {
     let since = |ms: Option<u64>| human(now_ms.saturating_sub(ms.unwrap_or(now_ms)) / 1000);
     match state.phase {
         Phase::Created | Phase::Starting => "Created".into(),
+        Phase::Running if state.paused => format!("Up {} (Paused)", since(state.started_unix_ms)),
         Phase::Running => format!("Up {}", since(state.started_unix_ms)),
         Phase::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_unix_ms)),
         Phase::Removing => "Removal In Progress".into(),
@@ -41,14 +42,20 @@ fn human(seconds: u64) -> String {
 }
 
 /// The state's name in the API.
-pub fn phase_name(phase: Phase) -> &'static str {
-    match phase {
+pub fn state_name(state: &State) -> &'static str {
+    match state.phase {
         Phase::Created | Phase::Starting => "created",
+        Phase::Running if state.paused => "paused",
         Phase::Running => "running",
         Phase::Restarting => "restarting",
         Phase::Removing => "removing",
         Phase::Exited => "exited",
     }
+}
+
+/// The health's name in the API; `none`: it isn't checked.
+pub fn health_name(_container: &Container) -> &'static str {
+    "none"
 }
 
 /// The network mode's name, which is also the network's.

@@ -6,8 +6,8 @@
 //! between, it ends by itself and is recorded as a run that failed.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use keel_net::Endpoint;
 use keel_oci::Created;
 use keel_store::IdMap;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::clock;
@@ -25,6 +25,7 @@ use crate::disk::{Config, Phase};
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
 use crate::files;
+use crate::inside::root::Root;
 use crate::output::Stream;
 use crate::plan::mounts::{self, Source};
 use crate::plan::spec::{self, IDS, Surroundings};
@@ -74,6 +75,9 @@ impl Engine {
         if container.live().removed || container.state().phase == Phase::Removing {
             return Err(Error::no_container(&container.id));
         }
+        if container.state().paused {
+            return Err(Error::Conflict("cannot start a paused container, try unpause instead".into()));
+        }
         if container.state().is_running() {
             return Err(Error::NotModified(format!("container {}", container.id)));
         }
@@ -87,6 +91,7 @@ impl Engine {
             state.restart_count = restart_count;
             state.user_stopped = false;
             state.oom_killed = false;
+            state.paused = false;
             state.error.clear();
         })?;
         container.log.begin_run();
@@ -101,6 +106,7 @@ impl Engine {
             state.error = failure.error.chain();
             state.finished_unix_ms = Some(clock::unix_ms());
         });
+        self.tell_of(container, "die", &[("exitCode", failure.exit_code.to_string())]);
         // A client with `--rm` waits for the removal, whether the start went well or not.
         if container.auto_remove() {
             self.schedule.add(Instant::now(), Job::Remove(container.id.clone()));
@@ -115,8 +121,9 @@ impl Engine {
         let rootfs = self.store.mount(&image_id(&config)?, &upper, mapping).map_err(from_store)?;
         let groups = config.body.host_config.as_ref().and_then(|host| host.group_add.clone()).unwrap_or_default();
         let user = config.body.user.as_deref().unwrap_or_default();
-        let read = |path| read_inside(rootfs.as_fd(), path);
-        let found = users::find(user, &groups, &read("etc/passwd")?, &read("etc/group")?)?;
+        let inside = Root::new(rootfs.try_clone().doing(|| "copying a mount")?, 0);
+        let found =
+            users::find(user, &groups, &read_inside(&inside, "etc/passwd")?, &read_inside(&inside, "etc/group")?)?;
         let hostname = spec::hostname(&config, &self.host_name)?;
         files::write(&container.folder, &config, &hostname, None)?;
         self.make_sources(&config)?;
@@ -170,6 +177,7 @@ impl Engine {
         self.connect_output(container, ours.stdin, ours.stdout, ours.stderr)?;
         created.start()?;
         ::log::info!("container {id} ({}) runs as process {pid}", config.name);
+        self.tell_of(container, "start", &[]);
         Ok(())
     }
 
@@ -214,7 +222,7 @@ impl Engine {
     }
 
     /// Makes what is to be mounted and isn't there: volumes, and folders of the host that `-v` asks for.
-    fn make_sources(&self, config: &Config) -> Result<(), Error> {
+    pub(crate) fn make_sources(&self, config: &Config) -> Result<(), Error> {
         for mount in mounts::planned(&config.body)? {
             let path = match &mount.source {
                 Source::Host { path, create: true } => path.into(),
@@ -314,11 +322,9 @@ impl From<keel_oci::Error> for Failure {
 }
 
 /// Reads a file of the container's root as if that were `/`, so that no link leads out of it. Absent: empty.
-fn read_inside(rootfs: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>, Error> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+pub(crate) fn read_inside(root: &Root, path: &str) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
-    match openat2(rootfs, path, flags, Mode::empty(), resolve) {
+    match root.open(Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) {
         Ok(file) => {
             let file = File::from(file);
             if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
@@ -326,7 +332,7 @@ fn read_inside(rootfs: BorrowedFd<'_>, path: &str) -> Result<Vec<u8>, Error> {
                 bounded.read_to_end(&mut bytes).doing(|| format!("reading the image's /{path}"))?;
             }
         }
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
         Err(error) => return Err(Error::internal(format!("opening the image's /{path}"), error)),
     }
     Ok(bytes)

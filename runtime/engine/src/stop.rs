@@ -40,7 +40,9 @@ impl Engine {
                 }
             }
         }
-        self.stop_running(&container, signal, timeout_s)
+        self.stop_running(&container, signal, timeout_s)?;
+        self.tell_of(&container, "stop", &[]);
+        Ok(())
     }
 
     /// The same without taking note of a user's wish.
@@ -56,6 +58,8 @@ impl Engine {
         let seconds = timeout_s.or(config.body.stop_timeout).unwrap_or(STOP_TIMEOUT_S);
         let exits = container.live().exits;
         self.send(container, number)?;
+        // A frozen one takes its signal when it thaws.
+        self.thaw(container)?;
         let deadline = u64::try_from(seconds.min(MAX_TIMEOUT_S)).ok().map(|s| Instant::now() + Duration::from_secs(s));
         if self.ended(container, exits, deadline) {
             return Ok(());
@@ -81,6 +85,7 @@ impl Engine {
                 container.update(|state| state.user_stopped = true)?;
             }
         }
+        self.tell_of(&container, "kill", &[("signal", number.to_string())]);
         if number == Signal::KILL.as_raw() { self.kill_hard(&container, exits) } else { self.send(&container, number) }
     }
 
@@ -92,9 +97,11 @@ impl Engine {
             Err(error) => return Err(error),
         }
         match self.start(&container.id) {
-            Ok(()) | Err(Error::NotModified(_)) => Ok(()),
-            Err(error) => Err(error),
+            Ok(()) | Err(Error::NotModified(_)) => {}
+            Err(error) => return Err(error),
         }
+        self.tell_of(&container, "restart", &[]);
+        Ok(())
     }
 
     /// Kills all its processes and waits until its end is recorded.

@@ -130,7 +130,7 @@ fn a_container_runs_and_its_output_and_exit_code_are_whole() {
     assert_eq!(bench.output(&id, Stream::Stderr), "err\n");
     assert!(attached.next().unwrap().is_some_and(|frame| frame.data.starts_with(b"out\n")));
     bench.engine.remove(&id, false, true).unwrap();
-    assert!(matches!(bench.engine.inspect(&id), Err(Error::NotFound(_))));
+    assert!(matches!(bench.engine.inspect(&id, false), Err(Error::NotFound(_))));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn one_that_runs_is_taken_over_by_the_next_engine_with_all_its_output() {
     }
     bench.reopen();
     bench.engine.stop(&id, None, Some(20)).unwrap();
-    assert_eq!(bench.engine.inspect(&id).unwrap().state.unwrap().exit_code, Some(7));
+    assert_eq!(bench.engine.inspect(&id, false).unwrap().state.unwrap().exit_code, Some(7));
     assert_eq!(bench.output(&id, Stream::Stdout), "one\nbye\n");
 }
 
@@ -156,7 +156,7 @@ fn a_program_that_is_not_there_undoes_the_start() {
     let id = bench.engine.create(Some("gone"), serde_json::from_str(&body).unwrap()).unwrap().id;
     let error = bench.engine.start(&id).unwrap_err();
     assert!(matches!(error, Error::BadParameter(_)), "{}", error.chain());
-    assert_eq!(bench.engine.inspect("gone").unwrap().state.unwrap().exit_code, Some(127));
+    assert_eq!(bench.engine.inspect("gone", false).unwrap().state.unwrap().exit_code, Some(127));
     assert!(bench.link.list_fds().unwrap().is_empty() && bench.link.adopted().unwrap().is_empty());
 }
 
@@ -172,12 +172,12 @@ fn an_exit_that_nobody_saw_and_half_made_ones_are_recorded() {
     };
     write("running");
     bench.reopen();
-    assert_eq!(bench.engine.inspect(&id).unwrap().state.unwrap().exit_code, Some(255));
+    assert_eq!(bench.engine.inspect(&id, false).unwrap().state.unwrap().exit_code, Some(255));
     write("starting");
     bench.reopen();
-    assert!(!bench.engine.inspect(&id).unwrap().state.unwrap().error.unwrap().is_empty());
+    assert!(!bench.engine.inspect(&id, false).unwrap().state.unwrap().error.unwrap().is_empty());
     // An event about a process that isn't the one at hand changes nothing.
     let exit = Exit { code: 9, at_unix_ms: 1 };
     bench.engine.exited(&Adopted { id: id.clone(), pid: 7, exit: Some(exit) });
-    assert_eq!(bench.engine.inspect(&id).unwrap().state.unwrap().exit_code, Some(255));
+    assert_eq!(bench.engine.inspect(&id, false).unwrap().state.unwrap().exit_code, Some(255));
 }

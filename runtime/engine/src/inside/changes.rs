@@ -1,0 +1,160 @@
+//! What a container has changed of its image: its upper folder, read against the image's tree.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::pack::Packer;
+use super::root::{Meta, Root, gone, names};
+
+/// Most changes that are told.
+const MAX_CHANGES: usize = 1_000_000;
+/// What the engine itself mounts in every container: their mount points are no changes of the container's.
+const OURS: [&str; 8] = ["dev", "etc", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc", "sys", "run"];
+
+/// Kind of a change, with its number in Docker's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is in the image, and other now; of a folder also: something in it.
+    Modified = 0,
+    /// It isn't in the image.
+    Added = 1,
+    /// It is in the image alone.
+    Deleted = 2,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Path, without a slash at its beginning.
+    pub path: PathBuf,
+    /// What became of it.
+    pub kind: ChangeKind,
+}
+
+/// All changes, in the order of their paths. `upper` is overlayfs' upper folder, `lower` the image.
+pub fn changes(upper: &Root, lower: &Root) -> io::Result<Vec<Change>> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(path) = folders.pop() {
+        let folder = match upper.open_exact(&path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(error) if gone(&error) => continue,
+            other => other?,
+        };
+        let below = lower.open_exact(&path, OFlags::PATH | OFlags::DIRECTORY).ok();
+        let opaque = is_opaque(&folder);
+        let entries = names(&folder)?;
+        for name in &entries {
+            let meta = match Meta::of(folder.as_fd(), name) {
+                Err(error) if gone(&error) => continue,
+                other => other?,
+            };
+            let was = below.as_ref().and_then(|below| Meta::of(below.as_fd(), name).ok());
+            let path = path.join(name);
+            if meta.is_folder() {
+                folders.push(path.clone());
+            }
+            if let Some(kind) = judge(&path, &meta, was.as_ref(), opaque) {
+                found.push(Change { path, kind });
+            }
+        }
+        if let (true, Ok(below)) = (opaque, lower.open_exact(&path, OFlags::RDONLY | OFlags::DIRECTORY)) {
+            let hidden = names(&below)?.into_iter().filter(|name| !entries.contains(name));
+            found.extend(hidden.map(|name| Change { path: path.join(name), kind: ChangeKind::Deleted }));
+        }
+        if found.len() > MAX_CHANGES {
+            return Err(io::Error::other(format!("more than {MAX_CHANGES} changes")));
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(with_folders(found))
+}
+
+/// What one entry of the upper folder says; `None`: nothing.
+fn judge(path: &Path, meta: &Meta, was: Option<&Meta>, opaque: bool) -> Option<ChangeKind> {
+    if meta.is_whiteout() {
+        return (was.is_some() && !opaque).then_some(ChangeKind::Deleted);
+    }
+    let Some(was) = was else {
+        let ours =
+            OURS.iter().any(|ours| path == Path::new(ours)) || path.starts_with("dev") || path.starts_with("sys");
+        let empty = meta.is_folder() || meta.size_bytes == 0;
+        return (!(ours && empty)).then_some(ChangeKind::Added);
+    };
+    // Overlayfs copies the folders above a change, too: that alone is none.
+    let same = meta.is_folder() && was.is_folder() && (meta.mode, meta.uid, meta.gid) == (was.mode, was.uid, was.gid);
+    (!same).then_some(ChangeKind::Modified)
+}
+
+/// Adds the folders that a change lies in and that are not changed themselves.
+fn with_folders(found: Vec<Change>) -> Vec<Change> {
+    let known: std::collections::BTreeSet<PathBuf> = found.iter().map(|change| change.path.clone()).collect();
+    let mut above = std::collections::BTreeSet::new();
+    for change in &found {
+        for folder in change.path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
+            if !known.contains(folder) && !above.insert(folder.to_path_buf()) {
+                break;
+            }
+        }
+    }
+    let mut all = found;
+    all.extend(above.into_iter().map(|path| Change { path, kind: ChangeKind::Modified }));
+    all.sort_by(|a, b| a.path.cmp(&b.path));
+    all
+}
+
+/// Writes the changes as a layer (OCI image specification, layer.md).
+pub fn layer(upper: &Root, changes: &[Change], out: &mut dyn Write) -> io::Result<()> {
+    let mut packer = Packer::new(upper, out);
+    for change in changes {
+        let shown = change.path.as_os_str().as_bytes();
+        if change.kind == ChangeKind::Deleted {
+            packer.whiteout(shown)?;
+            continue;
+        }
+        let above = change.path.parent().unwrap_or(Path::new(""));
+        let opened = upper.open_exact(above, OFlags::PATH | OFlags::DIRECTORY);
+        let name = change.path.file_name().unwrap_or_default();
+        let entry = opened.and_then(|folder| Ok((Meta::of(folder.as_fd(), name)?, folder)));
+        match entry {
+            Ok((meta, folder)) => packer.entry(&folder, name, &meta, shown)?,
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    packer.finish()
+}
+
+/// Bytes of the files in a tree, each counted once.
+pub fn size_bytes(tree: &Root) -> io::Result<u64> {
+    let mut total = 0_u64;
+    let mut seen = std::collections::HashSet::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(path) = folders.pop() {
+        let folder = match tree.open_exact(&path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(error) if gone(&error) => continue,
+            other => other?,
+        };
+        for name in names(&folder)? {
+            let Ok(meta) = Meta::of(folder.as_fd(), &name) else { continue };
+            if meta.is_folder() {
+                folders.push(path.join(name));
+            } else if meta.links < 2 || seen.insert(meta.identity) {
+                total = total.saturating_add(meta.size_bytes);
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// Whether overlayfs hides what is below a folder.
+fn is_opaque(folder: &OwnedFd) -> bool {
+    let mut value = [0_u8; 4];
+    ["trusted.overlay.opaque", "user.overlay.opaque"]
+        .iter()
+        .any(|name| matches!(rustix::fs::fgetxattr(folder, OsStr::new(name), &mut value), Ok(1)) && value[0] == b'y')
+}

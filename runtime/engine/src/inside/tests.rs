@@ -1,0 +1,141 @@
+//! Trees in and out of archives, on real folders.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::changes::{self, ChangeKind};
+use super::pack::Packer;
+use super::place;
+use super::root::Root;
+use super::unpack::{UnpackError, UnpackOptions, unpack};
+
+fn root(path: &Path) -> Root {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Root::new(rustix::fs::openat(CWD, path, flags, Mode::empty()).unwrap(), 0)
+}
+
+fn packed(from: &Root, path: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut packer = Packer::new(from, &mut bytes);
+    packer.tree(&place::find(from, path).unwrap(), false).unwrap();
+    packer.finish().unwrap();
+    bytes
+}
+
+fn listed(archive: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(archive);
+    archive.entries().unwrap().map(|e| String::from_utf8_lossy(&e.unwrap().path_bytes()).into_owned()).collect()
+}
+
+#[test]
+fn a_tree_comes_back_as_it_was() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let long = "x".repeat(150);
+    let tree = from.path().join("a");
+    fs::create_dir_all(tree.join("b")).unwrap();
+    fs::write(tree.join("b").join(&long), b"hello").unwrap();
+    fs::hard_link(tree.join("b").join(&long), tree.join("b/z-again")).unwrap();
+    symlink(format!("/{long}"), tree.join("link")).unwrap();
+    fs::set_permissions(tree.join("b"), fs::Permissions::from_mode(0o1755)).unwrap();
+    let archive = packed(&root(from.path()), "/a");
+    assert_eq!(listed(&archive)[..2], ["a/", "a/b/"]);
+    unpack(&root(to.path()), Path::new("/"), &mut archive.as_slice(), UnpackOptions::default()).unwrap();
+    assert_eq!(fs::read(to.path().join("a/b").join(&long)).unwrap(), b"hello");
+    let ino =
+        |name: &str| std::os::unix::fs::MetadataExt::ino(&fs::metadata(to.path().join("a/b").join(name)).unwrap());
+    assert_eq!(ino(&long), ino("z-again"));
+    assert_eq!(fs::read_link(to.path().join("a/link")).unwrap(), Path::new(&format!("/{long}")));
+    assert_eq!(fs::metadata(to.path().join("a/b")).unwrap().permissions().mode() & 0o7777, 0o1755);
+}
+
+#[test]
+fn names_in_archives_are_what_clients_expect() {
+    let from = tempfile::tempdir().unwrap();
+    fs::create_dir_all(from.path().join("etc/x")).unwrap();
+    let tree = root(from.path());
+    assert_eq!(listed(&packed(&tree, "/etc")), ["etc/", "etc/x/"]);
+    assert_eq!(listed(&packed(&tree, "/etc/.")), ["./", "./x/"]);
+    assert_eq!(listed(&packed(&tree, "/")), ["/", "/etc/", "/etc/x/"]);
+}
+
+#[test]
+fn links_of_the_tree_do_not_lead_out_of_it() {
+    let (outside, inside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("secret"), b"s").unwrap();
+    symlink(outside.path(), inside.path().join("out")).unwrap();
+    symlink("../../../../../../etc", inside.path().join("up")).unwrap();
+    let tree = root(inside.path());
+    for path in ["/out/secret", "/up/passwd", "/../etc/passwd", "../../etc/passwd"] {
+        assert!(place::find(&tree, path).is_err(), "{path}");
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(1);
+    header.set_mode(0o644);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, "out/planted", &b"p"[..]).unwrap();
+    let archive = builder.into_inner().unwrap();
+    // The link names an absolute path: inside the root that path is made, outside nothing is.
+    let _ = unpack(&tree, Path::new("/"), &mut archive.as_slice(), UnpackOptions::default());
+    assert!(!outside.path().join("planted").exists());
+}
+
+#[test]
+fn hostile_names_and_kinds_are_refused() {
+    let into = tempfile::tempdir().unwrap();
+    fs::create_dir(into.path().join("folder")).unwrap();
+    let archive = |name: &[u8], kind: tar::EntryType| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name);
+        header.set_mode(0o644);
+        header.set_size(0);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.resize(512 + 1024, 0);
+        bytes
+    };
+    let options = UnpackOptions { keep_kinds: true, owner: None };
+    for (name, kind) in [
+        (&b"../x"[..], tar::EntryType::Regular),
+        (b"a/../../x", tar::EntryType::Regular),
+        (b"null", tar::EntryType::Char),
+        (b"folder", tar::EntryType::Regular),
+    ] {
+        let result = unpack(&root(into.path()), Path::new("/"), &mut archive(name, kind).as_slice(), options);
+        assert!(matches!(result, Err(UnpackError::Refused(_))), "{name:?}: {result:?}");
+    }
+    assert!(unpack(&root(into.path()), Path::new("/"), &mut &[1_u8; 700][..], options).is_err());
+}
+
+#[test]
+fn changes_are_told_apart() {
+    let (lower, upper) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for folder in [&lower, &upper] {
+        fs::create_dir_all(folder.path().join("etc")).unwrap();
+    }
+    fs::write(lower.path().join("etc/old"), b"1").unwrap();
+    fs::write(lower.path().join("etc/gone"), b"1").unwrap();
+    fs::write(upper.path().join("etc/old"), b"2").unwrap();
+    fs::write(upper.path().join("etc/new"), b"2").unwrap();
+    fs::write(upper.path().join("etc/hosts"), b"").unwrap();
+    let folder = rustix::fs::openat(CWD, upper.path().join("etc"), OFlags::PATH, Mode::empty()).unwrap();
+    rustix::fs::mknodat(&folder, "gone", rustix::fs::FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+    let (upper, lower) = (root(upper.path()), root(lower.path()));
+    let found = changes::changes(&upper, &lower).unwrap();
+    let shown: Vec<_> = found.iter().map(|c| (c.path.to_str().unwrap(), c.kind)).collect();
+    let expected = [
+        ("etc", ChangeKind::Modified),
+        ("etc/gone", ChangeKind::Deleted),
+        ("etc/new", ChangeKind::Added),
+        ("etc/old", ChangeKind::Modified),
+    ];
+    assert_eq!(shown, expected);
+    let mut layer = Vec::new();
+    changes::layer(&upper, &found, &mut layer).unwrap();
+    assert_eq!(listed(&layer), ["etc/", "etc/.wh.gone", "etc/new", "etc/old"]);
+    assert_eq!(super::root::names(upper.open_exact(Path::new("etc"), OFlags::RDONLY).unwrap()).unwrap().len(), 4);
+}

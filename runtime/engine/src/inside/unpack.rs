@@ -1,0 +1,255 @@
+//! An archive into a container's tree. Its bytes are a client's: names may try to lead out of the tree (they can't,
+//! see [`super::root`]), and sizes may lie (the archive then ends early).
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use tar::{Archive, Entry, EntryType};
+
+use super::root::{Meta, Root};
+
+/// Most entries of one archive.
+const MAX_ENTRIES: usize = 1_000_000;
+/// Most folders whose times are set once all is in them.
+const MAX_FOLDER_TIMES: usize = 100_000;
+/// Deepest folder that is made.
+const MAX_DEPTH: usize = 256;
+
+/// How an archive is taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnpackOptions {
+    /// Refuse to replace a folder by something else, and the other way round.
+    pub keep_kinds: bool,
+    /// Owner of everything, in the container's numbers; `None`: as the archive says.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// Why an archive wasn't taken.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The archive is at fault.
+    #[error("{0}")]
+    Refused(String),
+    /// The archive can't be read.
+    #[error("reading the archive")]
+    Read(#[source] io::Error),
+    /// A file can't be made.
+    #[error("making {path}")]
+    Make {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Unpacks `input` into the folder `into` of `root`.
+pub fn unpack(
+    root: &Root,
+    into: &Path,
+    input: &mut (dyn Read + Send),
+    options: UnpackOptions,
+) -> Result<(), UnpackError> {
+    let mut archive = Archive::new(input);
+    let mut unpacker = Unpacker { root, into, options, times: Vec::new() };
+    for (count, entry) in archive.entries().map_err(UnpackError::Read)?.enumerate() {
+        if count >= MAX_ENTRIES {
+            return Err(UnpackError::Refused(format!("the archive has more than {MAX_ENTRIES} entries")));
+        }
+        unpacker.entry(entry.map_err(UnpackError::Read)?)?;
+    }
+    unpacker.set_times();
+    // What follows the end marker is padding; a client that is still sending it must not see the connection close.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(UnpackError::Read)
+}
+
+struct Unpacker<'a> {
+    root: &'a Root,
+    into: &'a Path,
+    options: UnpackOptions,
+    /// Folders and their times, which making files in them would change again.
+    times: Vec<(PathBuf, i64)>,
+}
+
+/// A name in an archive: the folder it is in, and its own, `None` for the archive's top itself.
+struct Name {
+    above: PathBuf,
+    last: Option<OsString>,
+}
+
+impl Unpacker<'_> {
+    fn entry(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), UnpackError> {
+        let bytes = entry.path_bytes().into_owned();
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        let Name { above, last } = self.name(&bytes)?;
+        let kind = entry.header().entry_type();
+        let Some(last) = last else { return Ok(()) };
+        let target = match kind {
+            EntryType::Link => Some(self.name(&entry.link_name_bytes().unwrap_or_default())?),
+            _ => None,
+        };
+        let made = self.make(&mut entry, &above, &last, target, &shown);
+        made.map_err(|error| match error.downcast::<UnpackError>() {
+            Ok(refused) => refused,
+            Err(source) => UnpackError::Make { path: shown, source },
+        })
+    }
+
+    fn make(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        above: &Path,
+        last: &OsStr,
+        target: Option<Name>,
+        shown: &str,
+    ) -> io::Result<()> {
+        let folder = self.folder(above, 0)?;
+        let kind = entry.header().entry_type();
+        let is_folder = kind == EntryType::Directory;
+        let there = self.make_room(&folder, last, is_folder, shown)?;
+        let mode = Mode::from_raw_mode(entry.header().mode()? & 0o7777);
+        let mtime_s = i64::try_from(entry.header().mtime()?).unwrap_or(0);
+        match kind {
+            EntryType::Directory => {
+                if !there {
+                    rustix::fs::mkdirat(&folder, last, Mode::from_raw_mode(0o700))?;
+                }
+                if self.times.len() < MAX_FOLDER_TIMES {
+                    self.times.push((above.join(last), mtime_s));
+                }
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&folder, last, flags, Mode::from_raw_mode(0o600))?;
+                io::copy(entry, &mut std::fs::File::from(file))?;
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                rustix::fs::symlinkat(OsStr::from_bytes(&target), &folder, last)?;
+            }
+            EntryType::Link => {
+                let Some(Name { above, last: Some(name) }) = target else {
+                    return Err(refused(format!("{shown} is a link to the archive's top")));
+                };
+                let from = self.folder(&above, 0)?;
+                // Its owner and mode are the first name's.
+                return Ok(rustix::fs::linkat(&from, &name, &folder, last, AtFlags::empty())?);
+            }
+            EntryType::Fifo => {
+                rustix::fs::mknodat(&folder, last, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+            }
+            EntryType::Char | EntryType::Block => {
+                return Err(refused(format!("{shown} is a device: devices are given with --device, not copied")));
+            }
+            _ => return Ok(()),
+        }
+        self.dress(&folder, last, entry, mode, mtime_s)
+    }
+
+    /// Gives what was made its owner, mode and time, in this order: a change of owner takes mode bits away.
+    fn dress(
+        &self,
+        folder: &OwnedFd,
+        name: &OsStr,
+        entry: &Entry<'_, impl Read>,
+        mode: Mode,
+        mtime_s: i64,
+    ) -> io::Result<()> {
+        let (uid, gid) = match self.options.owner {
+            Some((uid, gid)) => (u64::from(uid), u64::from(gid)),
+            None => (entry.header().uid()?, entry.header().gid()?),
+        };
+        let (uid, gid) = self.root.outside(uid, gid);
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        if entry.header().entry_type() != EntryType::Symlink {
+            // Nobody but the container can have put a link there since it was made, and its own root is all that
+            // such a link could lead to if it were followed.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+            if Meta::of(file.as_fd(), OsStr::new(""))?.kind != FileType::Symlink {
+                rustix::fs::chmod(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)), mode)?;
+            }
+        }
+        set_time(folder, name, mtime_s)
+    }
+
+    /// Removes what is in the way. Whether a folder is there already that a folder is to become.
+    fn make_room(&self, folder: &OwnedFd, name: &OsStr, is_folder: bool, shown: &str) -> io::Result<bool> {
+        let meta = match Meta::of(folder.as_fd(), name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        if meta.is_folder() && is_folder {
+            return Ok(true);
+        }
+        if self.options.keep_kinds && meta.is_folder() != is_folder {
+            let (new, old) = if is_folder { ("directory", "non-directory") } else { ("non-directory", "directory") };
+            return Err(refused(format!("cannot overwrite {old} \"{shown}\" with {new} \"{shown}\"")));
+        }
+        let flags = if meta.is_folder() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        rustix::fs::unlinkat(folder, name, flags)?;
+        Ok(false)
+    }
+
+    /// Opens a folder of the tree, making it and what is above it.
+    fn folder(&self, path: &Path, depth: usize) -> io::Result<OwnedFd> {
+        match self.root.open(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && depth < MAX_DEPTH => {}
+            other => return other,
+        }
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let folder = self.folder(above, depth + 1)?;
+        match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {
+                let (uid, gid) = self.root.outside(0, 0);
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                rustix::fs::chownat(&folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.root.open(path, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    /// A name of the archive, as a path of the root. `..` is refused: no honest archive has it.
+    fn name(&self, bytes: &[u8]) -> Result<Name, UnpackError> {
+        let parts: Vec<&[u8]> = bytes.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+        if parts.contains(&&b".."[..]) || bytes.contains(&0) {
+            let shown = String::from_utf8_lossy(bytes).into_owned();
+            return Err(UnpackError::Refused(format!("the archive's name {shown:?} leads out of it")));
+        }
+        let Some((last, above)) = parts.split_last() else { return Ok(Name { above: self.into.into(), last: None }) };
+        let above = above.iter().fold(self.into.to_path_buf(), |path, part| path.join(OsStr::from_bytes(part)));
+        Ok(Name { above, last: Some(OsStr::from_bytes(last).to_owned()) })
+    }
+
+    fn set_times(&self) {
+        for (path, mtime_s) in self.times.iter().rev() {
+            // Only a time, of a folder that may have gone by now.
+            if let Ok(folder) = self.root.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                let _ = rustix::fs::futimens(&folder, &times(*mtime_s));
+            }
+        }
+    }
+}
+
+fn refused(message: String) -> io::Error {
+    io::Error::other(UnpackError::Refused(message))
+}
+
+fn times(mtime_s: i64) -> Timestamps {
+    let time = Timespec { tv_sec: mtime_s, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn set_time(folder: &OwnedFd, name: &OsStr, mtime_s: i64) -> io::Result<()> {
+    Ok(rustix::fs::utimensat(folder, name, &times(mtime_s), AtFlags::SYMLINK_NOFOLLOW)?)
+}
