@@ -5,6 +5,7 @@ use keel_engine::{Engine, Error, ListWant, PruneWant};
 use serde_json::json;
 
 use crate::call::{Call, blocking, read_json};
+use crate::exec::size;
 use crate::respond::{Failure, empty, json};
 use crate::router::Answer;
 use crate::when::moment;
@@ -94,9 +95,10 @@ pub async fn rename(call: Call) -> Answer {
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// `POST /containers/{id}/resize`: containers have no terminals here, so there is nothing to be resized.
+/// `POST /containers/{id}/resize`
 pub async fn resize(call: Call) -> Answer {
-    on_container(call, |engine, call| Ok(engine.resolve(&call.name).map(drop)?)).await?;
+    let (rows, columns) = size(&call)?;
+    on_container(call, move |engine, call| Ok(engine.resize(&call.name, rows, columns)?)).await?;
     Ok(empty(StatusCode::OK))
 }
 

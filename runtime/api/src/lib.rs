@@ -11,6 +11,7 @@
 //! - [`system`]: `/_ping`, `/version`, `/info`
 //! - [`images`], [`pull`]: `/images/…`
 //! - [`containers`], [`wait`], [`logs`], [`attach`], [`archive`], [`stats`]: `/containers/…`
+//! - [`exec`]: `/exec/…`; [`hijack`], [`detach`]: connections that become streams
 //! - [`events`](mod@events), [`when`]: `/events`, times in requests
 //! - [`keel`], [`update`]: `/keel/v1/…`
 #![forbid(unsafe_code)]
@@ -23,7 +24,10 @@ pub mod certificate;
 pub mod containers;
 pub mod context;
 pub mod daemon;
+pub mod detach;
 pub mod events;
+pub mod exec;
+pub mod hijack;
 pub mod host;
 pub mod images;
 pub mod keel;

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use keel_engine::{Frame, LogOptions, LogReader, Stream};
+use keel_engine::{Frame, FrameSource, LogOptions, Stream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::call::{Call, blocking, long_permit};
@@ -11,8 +11,12 @@ use crate::router::Answer;
 use crate::when::unix_ns;
 
 /// Content type of framed streams; before API 1.42 clients knew only `application/vnd.docker.raw-stream`.
-pub fn content_type(api_minor: u32) -> &'static str {
-    if api_minor >= 42 { "application/vnd.docker.multiplexed-stream" } else { "application/vnd.docker.raw-stream" }
+pub fn content_type(api_minor: u32, terminal: bool) -> &'static str {
+    if api_minor >= 42 && !terminal {
+        "application/vnd.docker.multiplexed-stream"
+    } else {
+        "application/vnd.docker.raw-stream"
+    }
 }
 
 /// A frame as containers without a terminal have it: a byte for the stream, three zeros, the length in four bytes,
@@ -30,14 +34,15 @@ pub fn encode(frame: &Frame) -> Bytes {
 }
 
 /// Sends what a reader gives until it ends or the client is gone.
-pub fn pump(mut reader: LogReader, producer: Producer, permit: OwnedSemaphorePermit) {
+pub fn pump(mut reader: impl FrameSource, terminal: bool, producer: Producer, permit: OwnedSemaphorePermit) {
     let cancel = reader.cancel();
     let gone = producer.clone();
     let pumping = tokio::task::spawn_blocking(move || {
         loop {
             match reader.next() {
                 Ok(Some(frame)) => {
-                    if producer.blocking_send(encode(&frame)).is_err() {
+                    let bytes = if terminal { Bytes::from(frame.data) } else { encode(&frame) };
+                    if producer.blocking_send(bytes).is_err() {
                         break;
                     }
                 }
@@ -74,10 +79,11 @@ pub async fn logs(call: Call) -> Answer {
     }
     let permit = long_permit(&call.context)?;
     let (engine, api_minor) = (call.context.engine.clone(), call.api_minor);
-    let reader = blocking(move || Ok(engine.logs(&call.name, &options)?)).await?;
+    let reading = move || Ok((engine.logs(&call.name, &options)?, engine.has_terminal(&call.name)?));
+    let (reader, terminal) = blocking(reading).await?;
     let (producer, body) = ChannelBody::new();
-    pump(reader, producer, permit);
-    Ok(stream(StatusCode::OK, content_type(api_minor), body))
+    pump(reader, terminal, producer, permit);
+    Ok(stream(StatusCode::OK, content_type(api_minor, terminal), body))
 }
 
 /// `all`, or what is no number, means everything.

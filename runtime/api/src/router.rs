@@ -14,7 +14,7 @@ use crate::call::{Call, read_body};
 use crate::context::Context;
 use crate::query::{Query, decode};
 use crate::respond::{Body, Failure};
-use crate::{archive, attach, containers, events, images, keel, logs, pull, stats, system, update, wait};
+use crate::{archive, attach, containers, events, exec, images, keel, logs, pull, stats, system, update, wait};
 
 /// Minor version of the newest Docker Engine API that is served, 1.47.
 pub const MAX_API_MINOR: u32 = 47;
@@ -70,6 +70,10 @@ static ROUTES: &[Route] = routes! {
     "HEAD" "/containers/{}/archive" => archive::stat;
     "GET" "/containers/{}/archive" => archive::get;
     "PUT" "/containers/{}/archive" => archive::put;
+    "POST" "/containers/{}/exec" => exec::create;
+    "POST" "/exec/{}/start" => exec::start;
+    "POST" "/exec/{}/resize" => exec::resize;
+    "GET" "/exec/{}/json" => exec::inspect;
     "GET" "/containers/{}/logs" => logs::logs;
     "DELETE" "/containers/{}" => containers::remove;
 

@@ -224,7 +224,7 @@ impl Engine {
 }
 
 /// The root of a container's first process, as that process sees it.
-fn running_root(container: &Container) -> Result<OwnedFd, Error> {
+pub(crate) fn running_root(container: &Container) -> Result<OwnedFd, Error> {
     let ended = || Error::Conflict(format!("container {} has just ended: try again", container.id));
     let pid = container.state().pid.ok_or_else(ended)?;
     let path = format!("/proc/{pid}/root");

@@ -10,6 +10,11 @@ use crate::log::reader::{Cursor, From, Want};
 use crate::output::{AttachOptions, Attachment, LogOptions, LogReader, StdinWriter};
 
 impl Engine {
+    /// Whether a container has a terminal, so that its output is one stream without frames.
+    pub fn has_terminal(&self, wanted: &str) -> Result<bool, Error> {
+        Ok(self.find(wanted)?.config().body.tty == Some(true))
+    }
+
     /// Reads a container's log.
     pub fn logs(&self, wanted: &str, options: &LogOptions) -> Result<LogReader, Error> {
         let container = self.find(wanted)?;
@@ -48,10 +53,9 @@ impl Engine {
         };
         let output = cursor(&container, want, if options.logs { From::Start } else { From::End })?;
         let open = container.config().body.open_stdin == Some(true);
-        let stdin = (options.stdin && options.stream && open)
-            .then(|| StdinWriter { stdin: container.stdin.clone(), bell: Cancel::new() });
+        let stdin = (options.stdin && options.stream && open).then(|| StdinWriter::new(container.stdin.clone()));
         self.tell_of(&container, "attach", &[]);
-        Ok(Attachment { stdin, output })
+        Ok(Attachment { stdin, output, terminal: container.config().body.tty == Some(true) })
     }
 }
 

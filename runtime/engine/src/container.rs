@@ -36,6 +36,8 @@ pub struct Container {
 pub struct Live {
     /// The first process while it runs.
     pub pidfd: Option<Arc<OwnedFd>>,
+    /// The master end of its terminal while it runs, if it has one.
+    pub terminal: Option<Arc<OwnedFd>>,
     /// The restart policy's memory.
     pub backoff: Backoff,
     /// Runs that ended since the engine was opened.

@@ -14,8 +14,9 @@ use crate::cancel::Bells;
 use crate::container::Container;
 use crate::disk::State;
 use crate::error::{Doing, Error};
-use crate::network::Network;
 use crate::events::Events;
+use crate::exec::Execs;
+use crate::network::Network;
 use crate::parent::{InitLink, Local, Pid1};
 use crate::schedule::Schedule;
 use crate::stdio::Stdio;
@@ -71,6 +72,7 @@ pub struct Engine {
     pub(crate) stdio: Stdio,
     pub(crate) schedule: Schedule,
     pub(crate) events: Arc<Events>,
+    pub(crate) execs: Execs,
     pub(crate) shutting_down: AtomicBool,
     /// Rung when a shutdown is complete.
     pub(crate) down: (Mutex<bool>, Bells),
@@ -122,6 +124,7 @@ impl Engine {
             stdio: Stdio::start().doing(|| "starting the thread that reads containers' output")?,
             schedule: Schedule::default(),
             events: Arc::default(),
+            execs: Execs::default(),
             shutting_down: AtomicBool::new(false),
             down: (Mutex::new(false), Bells::default()),
             table: Mutex::default(),

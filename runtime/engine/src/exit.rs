@@ -10,12 +10,16 @@ use keel_spec::control::{Adopted, Exit};
 use crate::container::Container;
 use crate::disk::Phase;
 use crate::engine::Engine;
+use crate::exec::is_exec;
 use crate::schedule::Job;
 
 impl Engine {
     /// An adopted process has ended.
     pub(crate) fn exited(&self, adopted: &Adopted) {
         let Some(exit) = adopted.exit else { return };
+        if is_exec(&adopted.id) {
+            return self.exec_exited(adopted);
+        }
         let Some(container) = self.get(&adopted.id) else {
             if let Err(error) = self.link.forget(&adopted.id) {
                 ::log::error!("container {}: {}", adopted.id, error.chain());

@@ -37,6 +37,7 @@ impl Engine {
             mount_label: Some(String::new()),
             process_label: Some(String::new()),
             app_armor_profile: Some(String::new()),
+            exec_ids: self.running_execs(&config.id),
             host_config: Some(host_config(&config.body, show::network_name(&config))),
             graph_driver: Some(DriverData { name: "overlay".into(), data: Default::default() }),
             mounts: Some(show::mount_points(&container, &self.volumes_folder())),
@@ -51,6 +52,13 @@ impl Engine {
             size_root_fs,
             ..Default::default()
         })
+    }
+}
+
+impl Engine {
+    fn running_execs(&self, id: &str) -> Option<Vec<String>> {
+        let running = self.execs.of(id).into_iter().filter(|exec| exec.is_running());
+        Some(running.map(|exec| exec.id.clone()).collect::<Vec<_>>()).filter(|ids| !ids.is_empty())
     }
 }
 
@@ -92,7 +100,7 @@ fn container_config(body: &ContainerCreateBody, id: &str) -> ContainerConfig {
         attach_stdout: Some(body.attach_stdout == Some(true)),
         attach_stderr: Some(body.attach_stderr == Some(true)),
         exposed_ports: body.exposed_ports.clone().filter(|ports| !ports.is_empty()),
-        tty: Some(false),
+        tty: Some(body.tty == Some(true)),
         open_stdin: Some(body.open_stdin == Some(true)),
         stdin_once: Some(body.stdin_once == Some(true)),
         env: body.env.clone(),

@@ -2,7 +2,8 @@
 //! Blocking and thread-safe; the API process calls it from its worker threads.
 //!
 //! - [`Engine`] (`engine`): its start and what it knows; its verbs are in `create`, `start`, `stop`, `wait`, `remove`,
-//!   `attach`, `list` (`filter`), `inspect`, `pause`, `top`, `stats`, `events`, `prune`, `update`, `archive` (`cp`, `export`, `diff`)
+//!   `attach`, `list` (`filter`), `inspect`, `pause`, `top`, `stats`, `events`, `prune`, `update`, `archive` (`cp`, `export`, `diff`),
+//!   `exec`, `terminal` (`resize`)
 //! - `recover`: what it does after a restart of this program or of the host
 //! - `watch`: the threads that take note of exits and do what is scheduled; `exit`, `schedule`: what they do
 //! - `restart`: restart policies, pure
@@ -28,6 +29,7 @@ mod disk;
 mod engine;
 mod error;
 pub mod events;
+mod exec;
 mod exit;
 mod files;
 mod filter;
@@ -54,6 +56,7 @@ mod stats;
 mod stdin;
 mod stdio;
 mod stop;
+mod terminal;
 mod top;
 mod update;
 mod wait;
@@ -63,9 +66,12 @@ pub use archive::FileChange;
 pub use cancel::Cancel;
 pub use engine::{Counts, Engine, Options};
 pub use error::Error;
+pub use exec::{ExecInfo, ExecStreams};
 pub use inside::place::PathStat;
 pub use list::ListWant;
-pub use output::{AttachOptions, Attachment, Frame, LogOptions, LogReader, StdinWriter, Stream};
+pub use output::{
+    AttachOptions, Attachment, ExecReader, Frame, FrameSource, LogOptions, LogReader, StdinWriter, Stream,
+};
 pub use prune::{PruneWant, Pruned};
 pub use stats::{Sample, total_memory_bytes};
 pub use wait::{WaitCondition, Waiter};

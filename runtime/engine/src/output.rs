@@ -1,14 +1,18 @@
 //! What readers of logs and attached clients get.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cancel::Cancel;
 use crate::error::{Doing, Error};
+use crate::exec::Exec;
 use crate::log::reader::Cursor;
 use crate::stdin::Stdin;
+use crate::stdio::Stdio;
 
 /// Which of a container's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,25 @@ pub struct Attachment {
     pub stdin: Option<StdinWriter>,
     /// Reads the outputs.
     pub output: LogReader,
+    /// Whether it has a terminal, so that its output is one stream without frames.
+    pub terminal: bool,
+}
+
+/// Gives a process's output, piece by piece.
+pub trait FrameSource: Send + 'static {
+    /// The next piece, once there is one; `None`: the end, or cancelled.
+    fn next(&mut self) -> Result<Option<Frame>, Error>;
+    /// Ends [`FrameSource::next`] from another thread.
+    fn cancel(&self) -> Cancel;
+}
+
+impl FrameSource for LogReader {
+    fn next(&mut self) -> Result<Option<Frame>, Error> {
+        LogReader::next(self)
+    }
+    fn cancel(&self) -> Cancel {
+        LogReader::cancel(self)
+    }
 }
 
 /// Reads a container's output; each call blocks until there is some.
@@ -90,10 +113,20 @@ impl LogReader {
 /// `StdinOnce`; [`StdinWriter::close`] says that the client sent its end of file.
 pub struct StdinWriter {
     pub(crate) stdin: Arc<Stdin>,
-    pub(crate) bell: Cancel,
+    bell: Cancel,
+    left: bool,
 }
 
 impl StdinWriter {
+    pub(crate) fn new(stdin: Arc<Stdin>) -> Self {
+        Self { stdin, bell: Cancel::new(), left: false }
+    }
+
+    /// Leaves without the input's being closed, whatever the container was created with.
+    pub fn leave(mut self) {
+        self.left = true;
+    }
+
     /// How long one wait for a container that doesn't read lasts before it is looked whether the caller is still there.
     const POLL_S: i64 = 1;
 
@@ -132,6 +165,106 @@ impl StdinWriter {
 
 impl Drop for StdinWriter {
     fn drop(&mut self) {
-        self.stdin.detach();
+        if !self.left {
+            self.stdin.detach();
+        }
+    }
+}
+
+/// Reads the outputs of a process that was started with `exec`. Dropped before their end, what the process goes on
+/// writing is read and lost, so that it isn't held up.
+pub struct ExecReader {
+    exec: Arc<Exec>,
+    outputs: [Option<OwnedFd>; 2],
+    stdio: Stdio,
+    bell: Cancel,
+    ended: Option<Instant>,
+    /// Said before anything else.
+    first: Option<Frame>,
+}
+
+impl ExecReader {
+    /// Bytes that are read at once.
+    const CHUNK_BYTES: usize = 32 * 1024;
+    /// How long one wait lasts before it is looked whether the caller is still there.
+    const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    /// How long outputs are read on that others hold open after the process itself has ended, as Docker does.
+    const LINGER: Duration = Duration::from_secs(2);
+
+    pub(crate) fn new(exec: Arc<Exec>, outputs: [Option<OwnedFd>; 2], stdio: Stdio) -> io::Result<Self> {
+        for output in outputs.iter().flatten() {
+            rustix::io::ioctl_fionbio(output, true)?;
+        }
+        Ok(Self { exec, outputs, stdio, bell: Cancel::new(), ended: None, first: None })
+    }
+
+    /// One of a process that never ran, which says why.
+    pub(crate) fn telling(exec: Arc<Exec>, message: String, stdio: Stdio) -> Self {
+        let first = Some(Frame { stream: Stream::Stdout, data: message.into_bytes() });
+        Self { exec, outputs: [None, None], stdio, bell: Cancel::new(), ended: None, first }
+    }
+
+    fn read(&mut self) -> Option<Frame> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        for (output, stream) in self.outputs.iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
+            let Some(pipe) = output else { continue };
+            let mut data = vec![0; Self::CHUNK_BYTES];
+            match rustix::io::read(&*pipe, data.as_mut_slice()) {
+                Ok(count @ 1..) => {
+                    data.truncate(count);
+                    return Some(Frame { stream, data });
+                }
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                // The end; of a terminal that is an error (EIO).
+                Ok(_) | Err(_) => *output = None,
+            }
+        }
+        None
+    }
+
+    /// Waits for output; `false`: there will be none.
+    fn wait(&mut self) -> bool {
+        let mut polled: Vec<_> = self.outputs.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        if polled.is_empty() {
+            return false;
+        }
+        // Errors come again at the next turn, or with the process's end.
+        let _ = poll(&mut polled, Some(&Self::POLL));
+        if self.exec.exit_code().is_some() {
+            return self.ended.get_or_insert_with(Instant::now).elapsed() < Self::LINGER;
+        }
+        true
+    }
+}
+
+impl FrameSource for ExecReader {
+    fn next(&mut self) -> Result<Option<Frame>, Error> {
+        loop {
+            if self.bell.is_cancelled() {
+                return Ok(None);
+            }
+            if let Some(frame) = self.read() {
+                return Ok(Some(frame));
+            }
+            if !self.wait() {
+                return Ok(self.read());
+            }
+        }
+    }
+
+    fn cancel(&self) -> Cancel {
+        self.bell.clone()
+    }
+}
+
+impl Drop for ExecReader {
+    fn drop(&mut self) {
+        for output in self.outputs.iter_mut().filter_map(Option::take) {
+            if let Err(error) = self.stdio.discard(&self.exec.id, output) {
+                ::log::error!("exec {}: its output cannot be watched: {error}", self.exec.id);
+            }
+        }
     }
 }

@@ -27,10 +27,12 @@ use crate::container::{Container, stdin_name};
 use crate::disk::{Config, Phase, State, load};
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
+use crate::exec::is_exec;
 use crate::id;
 use crate::remove::{REMOVED, remove_all};
 use crate::restart::{self, Policy};
 use crate::schedule::Job;
+use crate::start::Ours;
 
 /// Exit code of a run whose own was lost.
 const LOST: i32 = 255;
@@ -40,7 +42,9 @@ pub fn recover(engine: &Arc<Engine>) -> Result<(), Error> {
     let adopted: HashMap<String, Adopted> =
         engine.link.adopted()?.into_iter().map(|adopted| (adopted.id.clone(), adopted)).collect();
     read_folders(engine)?;
-    for stranger in adopted.values().filter(|adopted| engine.get(&adopted.id).is_none()) {
+    // Further processes go on in their containers; PID 1 is told to forget them when they have ended.
+    adopted.values().filter(|adopted| is_exec(&adopted.id)).for_each(|adopted| engine.exec_exited(adopted));
+    for stranger in adopted.values().filter(|adopted| engine.get(&adopted.id).is_none() && !is_exec(&adopted.id)) {
         ::log::warn!("container {}: it runs but is not known here; ended", stranger.id);
         kill(stranger);
         report(&stranger.id, engine.link.forget(&stranger.id));
@@ -168,9 +172,9 @@ fn take_over(engine: &Arc<Engine>, container: &Arc<Container>, adopted: &Adopted
     }
     container.log.begin_run();
     let stdin = engine.link.fetch_fds(&stdin_name(id)).ok().and_then(|fds| fds.into_iter().next());
-    match engine.link.fetch_fds(id).map(<[_; 2]>::try_from) {
-        Ok(Ok([stdout, stderr])) => report(id, engine.connect_output(container, stdin, stdout, stderr)),
-        Ok(Err(_)) => ::log::error!("container {id}: PID 1 keeps other descriptors than its pipes; output is lost"),
+    match engine.link.fetch_fds(id).map(|fds| Ours::restored(stdin, fds)) {
+        Ok(Some(ours)) => report(id, engine.connect_output(container, ours)),
+        Ok(None) => ::log::error!("container {id}: PID 1 keeps other descriptors than its pipes; output is lost"),
         Err(error) => ::log::error!("container {id}: its output is lost: {}", error.chain()),
     }
     match adopted.exit {

@@ -57,6 +57,7 @@ impl Engine {
             ::log::error!("{}: not all of it can be removed before the next start: {error}", aside.display());
         }
         self.table().remove(&container.id);
+        self.exec_forget(&container.id);
         container.live().removed = true;
         container.log.close();
         container.bells.ring();

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,12 +32,33 @@ use crate::plan::spec::{self, IDS, Surroundings};
 use crate::plan::{ports, users};
 use crate::restart::{self, Ended, Next, Policy};
 use crate::schedule::Job;
+use crate::terminal;
 
-/// Our ends of a container's pipes.
-struct Ours {
+/// Our ends of a container's pipes, or its terminal.
+pub(crate) struct Ours {
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
-    stderr: OwnedFd,
+    /// `None`: it has a terminal, and `stdout` is its master end.
+    stderr: Option<OwnedFd>,
+}
+
+impl Ours {
+    /// From what PID 1 kept; `None`: that is something else.
+    pub(crate) fn restored(stdin: Option<OwnedFd>, fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        let (stdout, stderr) = (fds.next()?, fds.next());
+        fds.next().is_none().then_some(Self { stdin, stdout, stderr })
+    }
+
+    /// From a terminal's master end.
+    fn of_terminal(master: OwnedFd, with_input: bool) -> std::io::Result<Self> {
+        let stdin = with_input.then(|| master.try_clone()).transpose()?;
+        Ok(Self { stdin, stdout: master, stderr: None })
+    }
+
+    fn outputs(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(&self.stdout).chain(&self.stderr).map(AsFd::as_fd).collect()
+    }
 }
 
 /// The container's ends.
@@ -129,10 +150,11 @@ impl Engine {
         self.make_sources(&config)?;
         let volumes = self.volumes_folder();
         let around = Surroundings { folder: &container.folder, volumes: &volumes, hostname: &hostname, found: &found };
-        let spec = spec::spec(&config, &around)?;
+        let mut spec = self.spec(&config, &around)?;
+        spec.process.console_size = console_size(&config);
         let (ours, theirs) = pipes(&config).doing(|| "making pipes")?;
         let cgroup = self.cgroup(&container.id);
-        let created = keel_oci::create(keel_oci::Create {
+        let mut created = keel_oci::create(keel_oci::Create {
             id: &container.id,
             spec: &spec,
             rootfs: rootfs.as_fd(),
@@ -143,6 +165,13 @@ impl Engine {
             parent: self.link.parent(),
             init: self.options.oci_init.as_deref(),
         })?;
+        let ours = match created.take_terminal() {
+            Some(master) => {
+                let with_input = config.body.open_stdin == Some(true);
+                Ours::of_terminal(master, with_input).doing(|| "copying a terminal")?
+            }
+            None => ours,
+        };
         self.release(container, &config, &hostname, created, ours)
     }
 
@@ -157,7 +186,7 @@ impl Engine {
     ) -> Result<(), Failure> {
         let id = container.id.as_str();
         self.link.adopt(id, created.pid(), created.pidfd())?;
-        self.link.store_fds(id, &[ours.stdout.as_fd(), ours.stderr.as_fd()])?;
+        self.link.store_fds(id, &ours.outputs())?;
         if let Some(stdin) = &ours.stdin {
             self.link.store_fds(&stdin_name(id), &[stdin.as_fd()])?;
         }
@@ -174,7 +203,7 @@ impl Engine {
             state.started_unix_ms = Some(started);
         })?;
         container.live().pidfd = Some(Arc::new(pidfd));
-        self.connect_output(container, ours.stdin, ours.stdout, ours.stderr)?;
+        self.connect_output(container, ours)?;
         created.start()?;
         ::log::info!("container {id} ({}) runs as process {pid}", config.name);
         self.tell_of(container, "start", &[]);
@@ -182,17 +211,17 @@ impl Engine {
     }
 
     /// Has the outputs read and the input ready.
-    pub(crate) fn connect_output(
-        &self,
-        container: &Arc<Container>,
-        stdin: Option<OwnedFd>,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
-    ) -> Result<(), Error> {
+    pub(crate) fn connect_output(&self, container: &Arc<Container>, ours: Ours) -> Result<(), Error> {
         let add = |stream, pipe| self.stdio.add(&container.id, stream, pipe, container.log.clone());
-        add(Stream::Stdout, stdout).doing(|| "watching standard output")?;
-        add(Stream::Stderr, stderr).doing(|| "watching standard error")?;
-        match stdin {
+        if ours.stderr.is_none() {
+            let master = ours.stdout.try_clone().doing(|| "copying a terminal")?;
+            container.live().terminal = Some(Arc::new(master));
+        }
+        add(Stream::Stdout, ours.stdout).doing(|| "watching standard output")?;
+        if let Some(stderr) = ours.stderr {
+            add(Stream::Stderr, stderr).doing(|| "watching standard error")?;
+        }
+        match ours.stdin {
             Some(pipe) => {
                 rustix::io::ioctl_fionbio(&pipe, true).doing(|| "setting up standard input")?;
                 container.stdin.open(pipe);
@@ -219,6 +248,11 @@ impl Engine {
             .attach(id, namespace.as_fd(), hostname, &published)
             .doing(|| format!("driver failed programming external connectivity on endpoint {}", config.name))?;
         Ok(Some(endpoint))
+    }
+
+    /// The OCI configuration of a container.
+    pub(crate) fn spec(&self, config: &Config, around: &Surroundings<'_>) -> Result<keel_oci::spec::Spec, Error> {
+        spec::spec(config, around)
     }
 
     /// Makes what is to be mounted and isn't there: volumes, and folders of the host that `-v` asks for.
@@ -249,6 +283,7 @@ impl Engine {
                 ::log::error!("container {id}: {what}: {}", error.chain());
             }
         };
+        container.live().terminal = None;
         let pidfd = container.live().pidfd.take();
         if let Some(pidfd) = pidfd {
             let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
@@ -285,9 +320,9 @@ impl Engine {
 }
 
 /// Why a start failed, and the exit code that Docker's clients expect then.
-struct Failure {
-    error: Error,
-    exit_code: i32,
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    pub(crate) exit_code: i32,
 }
 
 impl From<Error> for Failure {
@@ -303,21 +338,25 @@ impl From<keel_oci::Error> for Failure {
             () if error.is_program_refused() => 126,
             () => 128,
         };
-        let error = match error {
-            // The client asked for what isn't there: its fault. The reason is in the words and the case from which
-            // Docker's client tells what it exits with (127 and 126).
-            keel_oci::Error::Exec { program, hint, source } => {
-                let reason = match exit_code {
-                    127 => "no such file or directory".into(),
-                    _ if source.raw_os_error() == Some(13) => "permission denied".into(),
-                    _ => source.to_string().to_lowercase(),
-                };
-                let task = "failed to create task for container";
-                Error::BadParameter(format!("{task}: cannot execute {program:?}{hint}: {reason}"))
-            }
-            error => Error::internal("starting the container", error),
-        };
-        Self { error, exit_code }
+        Self { error: exec_failure(error), exit_code }
+    }
+}
+
+/// Why a program wasn't executed. The client asked for what isn't there: its fault. The reason is in the words and the
+/// case from which Docker's client tells what it exits with (127 and 126).
+fn exec_failure(error: keel_oci::Error) -> Error {
+    let missing = error.is_program_missing();
+    match error {
+        keel_oci::Error::Exec { program, hint, source } => {
+            let reason = match () {
+                () if missing => "no such file or directory".into(),
+                () if source.raw_os_error() == Some(13) => "permission denied".into(),
+                () => source.to_string().to_lowercase(),
+            };
+            let task = "failed to create task for container";
+            Error::BadParameter(format!("{task}: cannot execute {program:?}{hint}: {reason}"))
+        }
+        error => Error::internal("starting the container", error),
     }
 }
 
@@ -338,6 +377,7 @@ pub(crate) fn read_inside(root: &Root, path: &str) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
+/// Pipes for the three streams; of a container with a terminal, whose pipes come to nothing, too.
 fn pipes(config: &Config) -> std::io::Result<(Ours, Theirs)> {
     let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -348,17 +388,29 @@ fn pipes(config: &Config) -> std::io::Result<(Ours, Theirs)> {
         }
         _ => (File::open("/dev/null")?.into(), None),
     };
-    let mut ends = vec![&their_stdin, &their_stdout, &their_stderr];
-    if let Some(base) = config.uid_base {
-        // A container's user may open /proc/self/fd/1 anew, which asks who owns the pipe.
-        ends.retain(|end| rustix::fs::fstat(end).is_ok_and(|stat| stat.st_mode & 0o170_000 == 0o010_000));
-        for end in ends {
-            let owner = rustix::fs::Uid::from_raw(base);
-            rustix::fs::fchown(end, Some(owner), Some(rustix::fs::Gid::from_raw(base)))?;
-            rustix::fs::fchmod(end, Mode::from_raw_mode(0o666))?;
-        }
+    for end in [&their_stdin, &their_stdout, &their_stderr] {
+        own_pipe(end, config.uid_base)?;
     }
-    Ok((Ours { stdin, stdout, stderr }, Theirs { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr }))
+    let ours = Ours { stdin, stdout, stderr: Some(stderr) };
+    Ok((ours, Theirs { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr }))
+}
+
+/// Gives a pipe to the container's root: its user may open /proc/self/fd/1 anew, which asks who owns the pipe.
+pub(crate) fn own_pipe(end: &OwnedFd, base: Option<u32>) -> std::io::Result<()> {
+    let Some(base) = base else { return Ok(()) };
+    if rustix::fs::fstat(end)?.st_mode & 0o170_000 == 0o010_000 {
+        let (user, group) = (rustix::fs::Uid::from_raw(base), rustix::fs::Gid::from_raw(base));
+        rustix::fs::fchown(end, Some(user), Some(group))?;
+        rustix::fs::fchmod(end, Mode::from_raw_mode(0o666))?;
+    }
+    Ok(())
+}
+
+/// The size that a terminal is to have from its start.
+fn console_size(config: &Config) -> Option<keel_oci::spec::ConsoleSize> {
+    let size = config.body.host_config.as_ref()?.console_size.as_ref()?;
+    let number = |at: usize| size.get(at).and_then(|number| u16::try_from(*number).ok()).filter(|n| *n > 0);
+    Some(terminal::console_size((number(0)?, number(1)?))).filter(|_| config.body.tty == Some(true))
 }
 
 /// Writes a file in place: what is mounted inside a container must keep its inode.

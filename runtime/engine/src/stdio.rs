@@ -24,8 +24,11 @@ const MAX_DRAIN_BYTES: usize = 4 * 1024 * 1024;
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const WAKE: u64 = 0;
 
-/// The thread's handle; dropped, the thread ends.
-pub struct Stdio {
+/// The thread's handle; when the last is dropped, the thread ends.
+#[derive(Clone)]
+pub struct Stdio(Arc<Handle>);
+
+struct Handle {
     shared: Arc<Shared>,
 }
 
@@ -36,7 +39,7 @@ struct Shared {
 }
 
 enum Command {
-    Add { id: String, stream: Stream, pipe: OwnedFd, log: Arc<Log> },
+    Add { id: String, stream: Stream, pipe: OwnedFd, log: Option<Arc<Log>> },
     Drain { id: String, done: Sender<()> },
     Stop,
 }
@@ -45,7 +48,8 @@ struct Source {
     id: String,
     stream: Stream,
     pipe: OwnedFd,
-    log: Arc<Log>,
+    /// `None`: nobody wants what it says.
+    log: Option<Arc<Log>>,
 }
 
 impl Stdio {
@@ -57,25 +61,34 @@ impl Stdio {
         let shared = Arc::new(Shared { epoll, wake, commands: Mutex::new(Vec::new()) });
         let thread = Reader { shared: shared.clone(), sources: HashMap::new(), next: WAKE + 1, buffer: Vec::new() };
         std::thread::Builder::new().name("stdio".into()).stack_size(128 * 1024).spawn(move || thread.run())?;
-        Ok(Self { shared })
+        Ok(Self(Arc::new(Handle { shared })))
     }
 
     /// Reads `pipe` into `log` from now on.
     pub fn add(&self, id: &str, stream: Stream, pipe: OwnedFd, log: Arc<Log>) -> io::Result<()> {
         rustix::io::ioctl_fionbio(&pipe, true)?;
-        self.send(Command::Add { id: id.into(), stream, pipe, log });
+        self.0.send(Command::Add { id: id.into(), stream, pipe, log: Some(log) });
+        Ok(())
+    }
+
+    /// Reads `pipe` to its end and drops what comes, so that whoever writes to it isn't held up.
+    pub fn discard(&self, id: &str, pipe: OwnedFd) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&pipe, true)?;
+        self.0.send(Command::Add { id: id.into(), stream: Stream::Stdout, pipe, log: None });
         Ok(())
     }
 
     /// Reads what is left in the pipes of a container that has ended, and closes them.
     pub fn drain(&self, id: &str) {
         let (done, wait): (Sender<()>, Receiver<()>) = channel();
-        self.send(Command::Drain { id: id.into(), done });
+        self.0.send(Command::Drain { id: id.into(), done });
         if wait.recv_timeout(DRAIN_LIMIT).is_err() {
             ::log::error!("container {id}: its last output could not be read in time");
         }
     }
+}
 
+impl Handle {
     fn send(&self, command: Command) {
         self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
         // It only fails when the counter is full, and then the thread is woken anyway.
@@ -83,7 +96,7 @@ impl Stdio {
     }
 }
 
-impl Drop for Stdio {
+impl Drop for Handle {
     fn drop(&mut self) {
         self.send(Command::Stop);
     }
@@ -181,10 +194,14 @@ fn take(source: &Source, buffer: &mut Vec<u8>) -> Taken {
     match rustix::io::read(&source.pipe, buffer.as_mut_slice()) {
         Ok(0) => Taken::End,
         Ok(bytes) => {
-            source.log.append(source.stream, clock::unix_ns(), buffer.get(..bytes).unwrap_or_default());
+            if let Some(log) = &source.log {
+                log.append(source.stream, clock::unix_ns(), buffer.get(..bytes).unwrap_or_default());
+            }
             Taken::Some(bytes)
         }
         Err(Errno::AGAIN | Errno::INTR) => Taken::Nothing,
+        // A terminal that nobody has open any more.
+        Err(Errno::IO) => Taken::End,
         Err(error) => {
             ::log::error!("container {}: its output cannot be read: {error}", source.id);
             Taken::End

@@ -40,7 +40,7 @@ fn fill(field: &mut Option<String>, from: &str) {
 }
 
 /// The image's variables, replaced and followed by the client's. A client's word without `=` takes one away.
-fn environment(image: &[String], client: &[String]) -> Vec<String> {
+pub fn environment(image: &[String], client: &[String]) -> Vec<String> {
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
     let mut merged: Vec<String> = Vec::new();
     for variable in std::iter::once(DEFAULT_PATH).chain(image.iter().chain(client).map(String::as_str)) {

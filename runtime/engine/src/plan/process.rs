@@ -30,6 +30,9 @@ pub fn process(
     if !has(&env, "HOME=") {
         env.push(format!("HOME={}", found.home));
     }
+    if body.tty == Some(true) && !has(&env, "TERM=") {
+        env.push("TERM=xterm".into());
+    }
     if args.len() + env.len() > MAX_WORDS {
         return bad(format!("more than {MAX_WORDS} words and variables"));
     }
@@ -43,7 +46,7 @@ pub fn process(
     let host = body.host_config.as_ref();
     let oom_score_adj = host.and_then(|host| host.oom_score_adj).filter(|adj| *adj != 0).map(i32::try_from);
     Ok(Process {
-        terminal: false,
+        terminal: body.tty == Some(true),
         user: found.user.clone(),
         args,
         env,

@@ -7,9 +7,6 @@ use crate::error::Error;
 
 /// Refuses the first option that can't be honoured.
 pub fn check(body: &ContainerCreateBody) -> Result<(), Error> {
-    if body.tty == Some(true) {
-        return bad("terminal (-t) isn't supported yet");
-    }
     if wants_health_check(body.healthcheck.as_ref()) {
         return bad("health checks aren't supported yet: leave them out, or use --no-healthcheck");
     }
@@ -120,7 +117,6 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_name() {
         for (body, word) in [
-            (r#"{"Tty":true}"#, "-t"),
             (r#"{"HostConfig":{"Init":true}}"#, "--init"),
             (r#"{"HostConfig":{"PidMode":"container:x"}}"#, "--pid"),
             (r#"{"HostConfig":{"LogConfig":{"Type":"syslog"}}}"#, "--log-driver"),
