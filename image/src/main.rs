@@ -34,6 +34,8 @@ enum Verb {
     Run(RunArguments),
     /// Make the keys of the update repository where they are absent
     TufKeys(publish::KeysArguments),
+    /// Sign the next root of the update repository, for new keys or thresholds
+    TufRoot(publish::RootArguments),
     /// Add a release to an update repository
     Publish(publish::PublishArguments),
 }
@@ -190,6 +192,9 @@ fn main() -> Result<()> {
         Verb::Disk(it) => make_disk(it)?,
         Verb::Run(it) => run(it)?,
         Verb::TufKeys(it) => publish::tuf_keys(&it)?,
+        Verb::TufRoot(it) => {
+            publish::tuf_root(&it)?;
+        }
         Verb::Publish(it) => {
             publish::publish(&it)?;
         }

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use keel_image::publish::{KeysArguments, PublishArguments, publish, tuf_keys};
+use keel_image::publish::{KeysArguments, PublishArguments, RootArguments, publish, tuf_keys, tuf_root};
 use keel_spec::api::ErrorCode;
-use keel_spec::tuf::Time;
+use keel_spec::tuf::{Role, Time};
 use keel_updater::source::Http;
 use keel_updater::tuf::client::PATIENCE;
 use keel_updater::tuf::{Client, TrustedSet, store::Store};
@@ -69,7 +69,7 @@ fn base(name: &str) -> PathBuf {
     let base = std::env::temp_dir().join(format!("keel-updater-repository-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&base);
     std::fs::create_dir_all(&base).unwrap();
-    tuf_keys(&KeysArguments { keys: base.join("keys") }).unwrap();
+    tuf_keys(&KeysArguments { keys: base.join("keys"), ..KeysArguments::default() }).unwrap();
     base
 }
 
@@ -110,6 +110,34 @@ fn what_the_publisher_publishes_is_trusted_until_it_expires_and_never_goes_back(
         }
     }
     refresh(&base, &address, now()).unwrap();
+    std::fs::remove_dir_all(base).unwrap();
+}
+
+#[test]
+fn a_host_with_an_old_root_follows_the_publisher_over_replaced_keys_and_thresholds() {
+    let base = base("roots");
+    let first_root = std::fs::read(base.join("keys/root.json")).unwrap();
+    let address = serve(base.join("repository"), false);
+    publish(&arguments(&base, "0.1.0")).unwrap();
+    refresh(&base, &address, now()).unwrap();
+    for (replace, threshold) in [(Role::ALL.to_vec(), 1), (vec![Role::Root], 1), (vec![Role::Timestamp], 1)] {
+        let arguments = RootArguments {
+            keys: base.join("keys"),
+            repository: Some(base.join("repository")),
+            replace,
+            threshold: vec![(Role::Root, threshold)],
+            root_expires_days: 10,
+            expires_days: 10,
+            timestamp_expires_days: 10,
+        };
+        tuf_root(&arguments).unwrap();
+    }
+    publish(&arguments(&base, "0.2.0")).unwrap();
+    // The host's release still carries the first root.
+    std::fs::write(base.join("keys/root.json"), first_root).unwrap();
+    let trusted = refresh(&base, &address, now()).unwrap();
+    assert_eq!(trusted.root().version, 4);
+    assert!(trusted.targets().unwrap().contains_key("keel-cloud-0.2.0.efi"));
     std::fs::remove_dir_all(base).unwrap();
 }
 

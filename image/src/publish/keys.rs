@@ -1,150 +1,161 @@
-//! Role keys, and the root that names them.
+//! The folder of the workstation's update keys: who signs for which role, and the roots that say so.
 //!
-//! One ed25519 key for each role, PKCS #8 in PEM, `tuf-<role>.pem`, readable by their owner alone; and `root.json`,
-//! the root metadata that a release carries. A key that is there is never replaced.
+//! `tuf-ROLE*.pem` and `tuf-ROLE*.signer` are the keys ([`super::signer`]); `root.json` is the newest root, which a
+//! release carries; `roots/N.root.json` are all of them, which lead hosts from an old one to the newest. In `retired/`
+//! are keys that were replaced: hosts that know an older root want their signatures under the next one.
 
-use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use base64::Engine as _;
-use keel_spec::tuf::{self, Envelope, Key, KeyValue, Role, RoleKeys, Root, Signature, Time};
-use ring::digest;
-use ring::rand::SystemRandom;
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use keel_spec::tuf::{Envelope, Role, Root};
 use serde::Serialize;
 
 use super::files;
+use super::root;
+use super::signer::{self, SUFFIXES, Signer};
 
 const ROOT_JSON: &str = "root.json";
-const ROOT_VALID_S: u64 = 10 * 365 * 86_400;
-const MAX_KEY_FILE_BYTES: u64 = 4096;
-const PEM_HEAD: &str = "-----BEGIN PRIVATE KEY-----";
-const PEM_TAIL: &str = "-----END PRIVATE KEY-----";
+const ROOTS: &str = "roots";
+const RETIRED: &str = "retired";
+/// Most roots of one repository, as many as hosts walk.
+const MAX_ROOTS: u64 = 1024;
 
-fn key_file(role: Role) -> String {
-    format!("tuf-{role}.pem")
-}
-
-/// Makes the keys and the root that are absent; returns their file names.
-pub fn ensure(folder: &Path) -> Result<Vec<String>> {
+/// Makes the keys and the root that are absent; returns their file names. Further keys beside the first: `count` of
+/// that role, and as many of them are needed as `threshold` says, 1 by default.
+pub fn ensure(folder: &Path, count: &BTreeMap<Role, u64>, threshold: &BTreeMap<Role, u64>) -> Result<Vec<String>> {
     std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
+    let first = !folder.join(ROOT_JSON).exists();
     let mut made = Vec::new();
     for role in Role::ALL {
-        let path = folder.join(key_file(role));
-        if path.exists() {
-            continue;
-        }
         // A new key beside an old root would sign what no host believes.
         ensure!(
-            !folder.join(ROOT_JSON).exists(),
-            "{} is missing, but {ROOT_JSON} names it: restore it from a copy",
-            path.display()
+            first || !signer_files(folder, role)?.is_empty(),
+            "{} has no key for {role}, but {ROOT_JSON} names one: restore it from a copy",
+            folder.display()
         );
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| anyhow!("make a key"))?;
-        write_private(&path, pkcs8.as_ref())?;
-        made.push(key_file(role));
+        for number in
+            signer_files(folder, role)?.len() as u64..if first { count.get(&role).copied().unwrap_or(1) } else { 0 }
+        {
+            let name = key_file(role, number + 1);
+            signer::make(&folder.join(&name))?;
+            made.push(name);
+        }
     }
-    if !folder.join(ROOT_JSON).exists() {
-        let keys = Keys::load_pairs(folder)?;
-        files::write(&folder.join(ROOT_JSON), &keys.first_root(files::now_unix_s()? + ROOT_VALID_S)?)?;
+    if first {
+        let keys =
+            Keys { folder: folder.into(), signers: read_signers(folder)?, retired: Vec::new(), roots: Vec::new() };
+        keys.put_new_root(&root::Change { threshold: threshold.clone(), ..root::Change::default() })?;
         made.push(ROOT_JSON.into());
     }
     Ok(made)
 }
 
-fn write_private(path: &Path, der: &[u8]) -> Result<()> {
-    let text = format!("{PEM_HEAD}\n{}\n{PEM_TAIL}\n", base64::engine::general_purpose::STANDARD.encode(der));
-    let attempt = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    attempt().with_context(|| format!("write the key {}", path.display()))
+/// The file of a role's first, second, … key.
+pub fn key_file(role: Role, number: u64) -> String {
+    match number {
+        1 => format!("tuf-{role}.pem"),
+        number => format!("tuf-{role}-{number}.pem"),
+    }
 }
 
-fn read_private(path: &Path) -> Result<Ed25519KeyPair> {
-    let bytes = files::read(path, MAX_KEY_FILE_BYTES)
-        .context("an update key is missing: make them once with keel-image tuf-keys, and keep a copy")?;
-    let parse = || {
-        let text = std::str::from_utf8(&bytes).ok()?;
-        let body = text.trim().strip_prefix(PEM_HEAD)?.strip_suffix(PEM_TAIL)?;
-        let body: String = body.split_whitespace().collect();
-        let der = base64::engine::general_purpose::STANDARD.decode(body).ok()?;
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok()
-    };
-    parse().ok_or_else(|| anyhow!("{} is not an ed25519 key in PKCS #8, PEM", path.display()))
+fn signer_files(folder: &Path, role: Role) -> Result<Vec<PathBuf>> {
+    let listing = || format!("list {}", folder.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(listing)? {
+        let path = entry.with_context(listing)?.path();
+        let suffix = path.extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let rest = stem.strip_prefix("tuf-").and_then(|stem| stem.strip_prefix(role.name()));
+        if SUFFIXES.contains(&suffix) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-')) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
-/// All role keys of the workstation, and the root that names them.
+fn read_signers(folder: &Path) -> Result<BTreeMap<Role, Vec<Signer>>> {
+    let of = |role| signer_files(folder, role)?.iter().map(|path| Signer::read(path)).collect::<Result<_>>();
+    Role::ALL.into_iter().map(|role| Ok((role, of(role)?))).collect()
+}
+
+/// All role keys of the workstation, and the roots that name them.
 pub struct Keys {
-    pairs: BTreeMap<Role, Ed25519KeyPair>,
-    root: Option<(u64, Vec<u8>)>,
+    folder: PathBuf,
+    signers: BTreeMap<Role, Vec<Signer>>,
+    /// Replaced root keys.
+    retired: Vec<Signer>,
+    /// The newest last.
+    roots: Vec<(Root, Vec<u8>)>,
 }
 
 impl Keys {
-    /// Reads the keys and the root, and checks that the root names the keys.
+    /// Reads the keys and the roots.
     pub fn load(folder: &Path) -> Result<Self> {
-        let mut keys = Self::load_pairs(folder)?;
-        let path = folder.join(ROOT_JSON);
-        let bytes = files::read(&path, Role::Root.max_bytes())
-            .context("the root metadata is missing: make it once with keel-image tuf-keys")?;
-        let envelope = Envelope::parse(Role::Root, &bytes).map_err(|error| anyhow!("{} {error}", path.display()))?;
-        let root: Root = envelope.read().map_err(|error| anyhow!("{} {error}", path.display()))?;
-        for role in [Role::Targets, Role::Snapshot, Role::Timestamp] {
-            let named =
-                root.role(role).is_some_and(|keyids| keyids.keyids.contains(&keys.id(role).unwrap_or_default()));
-            ensure!(named, "{} doesn't name the key in {}", path.display(), folder.join(key_file(role)).display());
+        let bytes = files::read(&folder.join(ROOT_JSON), Role::Root.max_bytes())
+            .context("the root metadata is missing: make it once with keel-image tuf-keys, and keep a copy")?;
+        let newest = read_root(&folder.join(ROOT_JSON), &bytes)?;
+        let mut roots = Vec::new();
+        for version in 1..newest.version.min(MAX_ROOTS) {
+            let path = folder.join(ROOTS).join(format!("{version}.root.json"));
+            // Hosts with an older root than these can't follow; the repository has them if this folder hasn't.
+            let Ok(bytes) = files::read(&path, Role::Root.max_bytes()) else { continue };
+            roots.push((read_root(&path, &bytes)?, bytes));
         }
-        keys.root = Some((root.version, bytes));
-        Ok(keys)
-    }
-
-    fn load_pairs(folder: &Path) -> Result<Self> {
-        let pairs = Role::ALL.into_iter().map(|role| Ok((role, read_private(&folder.join(key_file(role)))?)));
-        Ok(Self { pairs: pairs.collect::<Result<_>>()?, root: None })
-    }
-
-    fn pair(&self, role: Role) -> Result<&Ed25519KeyPair> {
-        self.pairs.get(&role).ok_or_else(|| anyhow!("there is no key for {role}"))
-    }
-
-    fn public(&self, role: Role) -> Result<Key> {
-        let public = files::hex(self.pair(role)?.public_key().as_ref());
-        Ok(Key { keytype: "ed25519".into(), scheme: "ed25519".into(), keyval: KeyValue { public } })
-    }
-
-    fn id(&self, role: Role) -> Result<String> {
-        let canonical = tuf::canonical(&serde_json::to_value(self.public(role)?)?)?;
-        Ok(files::hex(digest::digest(&digest::SHA256, &canonical).as_ref()))
-    }
-
-    fn first_root(&self, expires_unix_s: u64) -> Result<Vec<u8>> {
-        let (mut keys, mut roles) = (BTreeMap::new(), BTreeMap::new());
-        for role in Role::ALL {
-            keys.insert(self.id(role)?, self.public(role)?);
-            roles.insert(role.to_string(), RoleKeys { keyids: vec![self.id(role)?], threshold: 1 });
-        }
-        let root = Root {
-            kind: Role::Root,
-            spec_version: tuf::SPEC_VERSION.into(),
-            version: 1,
-            expires: Time(expires_unix_s),
-            consistent_snapshot: true,
-            keys,
-            roles,
+        roots.push((newest, bytes));
+        let retired = match folder.join(RETIRED).exists() {
+            true => signer_files(&folder.join(RETIRED), Role::Root)?,
+            false => Vec::new(),
         };
-        self.sign(Role::Root, &root)
+        let retired = retired.iter().map(|path| Signer::read(path)).collect::<Result<_>>()?;
+        Ok(Self { folder: folder.into(), signers: read_signers(folder)?, retired, roots })
     }
 
-    /// Metadata as a signed file.
+    /// The newest root.
+    pub fn root(&self) -> Option<&Root> {
+        self.roots.last().map(|(root, _)| root)
+    }
+
+    /// Who may sign for a role.
+    pub fn signers(&self, role: Role) -> &[Signer] {
+        self.signers.get(&role).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Metadata as a signed file, by as many keys of the role as the newest root wants.
     pub fn sign<T: Serialize>(&self, role: Role, metadata: &T) -> Result<Vec<u8>> {
+        let root = self.root().ok_or_else(|| anyhow!("there is no root"))?;
+        self.sign_under(&[root], role, metadata)
+    }
+
+    /// The same, for all of these roots.
+    fn sign_under<T: Serialize>(&self, roots: &[&Root], role: Role, metadata: &T) -> Result<Vec<u8>> {
         let mut envelope = Envelope { signatures: Vec::new(), signed: serde_json::to_value(metadata)? };
-        let signature = self.pair(role)?.sign(&envelope.signed_bytes()?);
-        envelope.signatures.push(Signature { keyid: self.id(role)?, sig: files::hex(signature.as_ref()) });
+        let message = envelope.signed_bytes()?;
+        let retired = if role == Role::Root { self.retired.as_slice() } else { &[] };
+        let mut failures = String::new();
+        let mut signed = BTreeSet::new();
+        for signer in self.signers(role).iter().chain(retired) {
+            let id = signer.id()?;
+            let named = |root: &&Root| root.role(role).is_some_and(|keys| keys.keyids.contains(&id));
+            if !roots.iter().any(named) || !signed.insert(id) {
+                continue;
+            }
+            // A token that isn't plugged in does no harm as long as the others are enough.
+            match signer.sign(role, &message) {
+                Ok(signature) => envelope.signatures.push(signature),
+                Err(error) => failures.push_str(&format!("; {error:#}")),
+            }
+        }
+        for root in roots {
+            if let Err(have) = root::threshold_met(root, role, &envelope) {
+                let need = root.role(role).map_or(1, |keys| keys.threshold);
+                let (version, folder) = (root.version, self.folder.display());
+                bail!(
+                    "{role} has signatures by {have} of the {need} keys that root {version} wants; keys are in {folder}{failures}"
+                );
+            }
+        }
         let bytes = serde_json::to_vec(&envelope)?;
         ensure!(
             bytes.len() as u64 <= role.max_bytes(),
@@ -154,27 +165,70 @@ impl Keys {
         Ok(bytes)
     }
 
-    /// Whether a file carries a signature by this workstation's key for the role.
-    pub fn signed(&self, role: Role, envelope: &Envelope) -> Result<bool> {
-        let (id, message) = (self.id(role)?, envelope.signed_bytes()?);
-        let key = UnparsedPublicKey::new(&ED25519, self.pair(role)?.public_key().as_ref());
-        Ok(envelope.signatures.iter().filter(|signature| signature.keyid == id).any(|signature| {
-            let digits = signature.sig.as_bytes().chunks(2);
-            let bytes: Option<Vec<u8>> =
-                digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
-            bytes.is_some_and(|bytes| key.verify(&message, &bytes).is_ok())
-        }))
+    /// Whether a file is signed as the newest root wants it, or an older one did.
+    pub fn signed(&self, role: Role, envelope: &Envelope) -> bool {
+        self.roots.iter().rev().any(|(root, _)| root::threshold_met(root, role, envelope).is_ok())
     }
 
-    /// Puts the root into a repository as `N.root.json`, if it isn't there.
-    pub fn put_root(&self, repository: &Path) -> Result<()> {
-        let Some((version, bytes)) = &self.root else { return Ok(()) };
-        let path = repository.join(format!("{version}.root.json"));
-        if path.exists() {
-            let same = files::read(&path, Role::Root.max_bytes())? == *bytes;
-            ensure!(same, "{} is another root: this repository belongs to other keys", path.display());
-            return Ok(());
+    /// Makes the next root, or the first one, from the keys that are there; returns its version.
+    pub fn put_new_root(&self, change: &root::Change) -> Result<u64> {
+        let before = self.root();
+        let next =
+            root::next(before, change, |role| self.signers(role).iter().map(|signer| signer.key.clone()).collect())?;
+        let both: Vec<&Root> = before.into_iter().chain([&next]).collect();
+        let bytes = self.sign_under(&both, Role::Root, &next)?;
+        let roots = self.folder.join(ROOTS);
+        std::fs::create_dir_all(&roots).with_context(|| format!("make {}", roots.display()))?;
+        // Those of versions that kept the newest alone, too.
+        for (root, bytes) in &self.roots {
+            files::write(&roots.join(format!("{}.root.json", root.version)), bytes)?;
         }
-        files::write(&path, bytes)
+        files::write(&roots.join(format!("{}.root.json", next.version)), &bytes)?;
+        files::write(&self.folder.join(ROOT_JSON), &bytes)?;
+        Ok(next.version)
     }
+
+    /// Puts all roots into a repository as `N.root.json`, where they aren't there.
+    pub fn put_roots(&self, repository: &Path) -> Result<()> {
+        for (root, bytes) in &self.roots {
+            let path = repository.join(format!("{}.root.json", root.version));
+            if path.exists() {
+                let same = files::read(&path, Role::Root.max_bytes())? == *bytes;
+                ensure!(same, "{} is another root: this repository belongs to other keys", path.display());
+                continue;
+            }
+            files::write(&path, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Moves a role's keys aside and makes as many new ones; returns the names of the new ones.
+pub fn replace(folder: &Path, role: Role) -> Result<Vec<String>> {
+    let old = signer_files(folder, role)?;
+    let retired = folder.join(RETIRED);
+    std::fs::create_dir_all(&retired).with_context(|| format!("make {}", retired.display()))?;
+    let version = Keys::load(folder)?.root().map_or(0, |root| root.version);
+    let mut made = Vec::new();
+    for (number, path) in old.iter().enumerate() {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        ensure!(
+            path.extension().is_some_and(|suffix| suffix == "pem"),
+            "{}: a key outside of this workstation can't be replaced here: put the new one's file there and move this \
+             one to {RETIRED}/",
+            path.display()
+        );
+        // After the role's name, so that it is still found as one of the role.
+        let aside = retired.join(format!("tuf-{role}-until-{version}-{name}"));
+        std::fs::rename(path, &aside).with_context(|| format!("move {} to {}", path.display(), aside.display()))?;
+        let name = key_file(role, number as u64 + 1);
+        signer::make(&folder.join(&name))?;
+        made.push(name);
+    }
+    Ok(made)
+}
+
+fn read_root(path: &Path, bytes: &[u8]) -> Result<Root> {
+    let envelope = Envelope::parse(Role::Root, bytes).map_err(|error| anyhow!("{} {error}", path.display()))?;
+    envelope.read().map_err(|error| anyhow!("{} {error}", path.display()))
 }

@@ -85,8 +85,8 @@ fn read_role<T: keel_spec::tuf::Metadata>(
     let bytes = files::read(&path, role.max_bytes())?;
     let envelope = Envelope::parse(role, &bytes).map_err(|error| anyhow!("{} {error}", path.display()))?;
     ensure!(
-        keys.signed(role, &envelope)?,
-        "{} isn't signed by this workstation's {role} key: somebody changed it, or the repository belongs to other keys",
+        keys.signed(role, &envelope),
+        "{} isn't signed by this workstation's {role} keys: somebody changed it, or the repository belongs to other keys",
         path.display()
     );
     let metadata = envelope.read().map_err(|error| anyhow!("{} {error}", path.display()))?;

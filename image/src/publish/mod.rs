@@ -3,6 +3,8 @@
 //! - [`files`]: durable files of a repository
 //! - [`keys`]: role keys, and the root that names them
 //! - [`metadata`]: reading what is published, signing what is to be
+//! - [`root`]: the next root: which keys count from now on
+//! - [`signer`]: who signs: a key in a file, or a program that asks a hardware security module
 //!
 //! A repository is a folder that any static file server can offer: `N.root.json`, `N.snapshot.json`,
 //! `N.targets.json`, `timestamp.json` and `targets/<sha256>.<name>`.
@@ -10,6 +12,8 @@
 mod files;
 pub mod keys;
 pub mod metadata;
+pub mod root;
+pub mod signer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,11 +29,55 @@ use metadata::{Expiry, Published};
 const MAX_DESCRIPTION_BYTES: u64 = 64 << 10;
 
 /// `keel-image tuf-keys`: makes the keys that sign updates, and the first root metadata, where they are absent.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct KeysArguments {
     /// Folder of the workstation's keys
     #[arg(long, default_value = "build/keys")]
     pub keys: PathBuf,
+    /// How many keys a role gets, with the first root: ROLE=N
+    #[arg(long, value_parser = role_number)]
+    pub count: Vec<(Role, u64)>,
+    /// How many of a role's keys have to sign, with the first root: ROLE=N
+    #[arg(long, value_parser = role_number)]
+    pub threshold: Vec<(Role, u64)>,
+}
+
+/// `keel-image tuf-root`: signs the next root metadata, for the keys that are in the folder.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RootArguments {
+    /// Folder of the workstation's keys
+    #[arg(long, default_value = "build/keys")]
+    pub keys: PathBuf,
+    /// Repository to publish it in; all that is published there is signed afresh
+    #[arg(long)]
+    pub repository: Option<PathBuf>,
+    /// Replace the keys of a role by new ones; the old ones go to retired/
+    #[arg(long, value_parser = role_name)]
+    pub replace: Vec<Role>,
+    /// How many of a role's keys have to sign from now on: ROLE=N
+    #[arg(long, value_parser = role_number)]
+    pub threshold: Vec<(Role, u64)>,
+    /// Days for which the root is valid
+    #[arg(long, default_value_t = root::ROOT_VALID_DAYS, allow_negative_numbers = true)]
+    pub root_expires_days: i64,
+    /// Days for which the list of releases is valid
+    #[arg(long, default_value_t = 365, allow_negative_numbers = true)]
+    pub expires_days: i64,
+    /// Days for which hosts believe that this is the newest publication
+    #[arg(long, default_value_t = 30, allow_negative_numbers = true)]
+    pub timestamp_expires_days: i64,
+}
+
+fn role_name(text: &str) -> Result<Role, String> {
+    Role::ALL.into_iter().find(|role| role.name() == text).ok_or("want root, timestamp, snapshot or targets".into())
+}
+
+fn role_number(text: &str) -> Result<(Role, u64), String> {
+    let (role, number) = text.split_once('=').ok_or("want ROLE=N")?;
+    match number.parse() {
+        Ok(number @ 1..=16) => Ok((role_name(role)?, number)),
+        _ => Err("want a number from 1 to 16".into()),
+    }
 }
 
 /// `keel-image publish`: adds a release to an update repository and signs its metadata afresh.
@@ -67,12 +115,36 @@ pub struct Summary {
 
 /// Carries out `keel-image tuf-keys`.
 pub fn tuf_keys(arguments: &KeysArguments) -> Result<()> {
-    let made = keys::ensure(&arguments.keys)?;
+    let of = |pairs: &[(Role, u64)]| pairs.iter().copied().collect();
+    let made = keys::ensure(&arguments.keys, &of(&arguments.count), &of(&arguments.threshold))?;
     match made.is_empty() {
         true => println!("{}: all update keys and root.json are there already", arguments.keys.display()),
         false => println!("{}: made {}", arguments.keys.display(), made.join(", ")),
     }
     Ok(())
+}
+
+/// Carries out `keel-image tuf-root`; the new root's version.
+pub fn tuf_root(arguments: &RootArguments) -> Result<u64> {
+    for role in &arguments.replace {
+        println!("{role}: made {}", keys::replace(&arguments.keys, *role)?.join(", "));
+    }
+    let threshold = arguments.threshold.iter().copied().collect();
+    let change = root::Change { threshold, expires_days: arguments.root_expires_days };
+    let version = Keys::load(&arguments.keys)?.put_new_root(&change)?;
+    println!("{}: signed root {version}", arguments.keys.display());
+    if let Some(repository) = &arguments.repository {
+        let keys = Keys::load(&arguments.keys)?;
+        let now = files::now_unix_s()?;
+        let expiry = Expiry::from_days(now, arguments.expires_days, arguments.timestamp_expires_days);
+        let before = Published::read(repository, &keys)?;
+        keys.put_roots(repository)?;
+        if before.targets.is_some() {
+            list(repository, &keys, before, BTreeMap::new(), expiry)?;
+        }
+        println!("{}: published root {version}", repository.display());
+    }
+    Ok(version)
 }
 
 /// Carries out `keel-image publish`, and prints what was published.
@@ -83,7 +155,7 @@ pub fn publish(arguments: &PublishArguments) -> Result<Summary> {
     let repository = &arguments.repository;
     std::fs::create_dir_all(repository.join("targets"))
         .with_context(|| format!("make the repository {}", repository.display()))?;
-    keys.put_root(repository)?;
+    keys.put_roots(repository)?;
     let before = Published::read(repository, &keys)?;
     let summary = match &arguments.release {
         None => refresh(repository, &keys, &before, expiry)?,
@@ -122,6 +194,18 @@ fn add(repository: &Path, keys: &Keys, before: Published, folder: &Path, expiry:
             added.insert(name, target);
         }
     }
+    let versions = list(repository, keys, before, added, expiry)?;
+    Ok(Summary { releases: found, versions })
+}
+
+/// Signs and writes all lists afresh, with further targets; versions of targets, snapshot and timestamp.
+fn list(
+    repository: &Path,
+    keys: &Keys,
+    before: Published,
+    added: BTreeMap<String, TargetFile>,
+    expiry: Expiry,
+) -> Result<(u64, u64, u64)> {
     let (targets, snapshot, timestamp) =
         (before.targets_version() + 1, before.snapshot_version() + 1, before.next_timestamp());
     let mut listed = before.targets.map(|(_, listed)| listed.targets).unwrap_or_default();
@@ -138,7 +222,7 @@ fn add(repository: &Path, keys: &Keys, before: Published, folder: &Path, expiry:
     files::write(&repository.join(format!("{targets}.targets.json")), &bytes)?;
     let bytes = metadata::write_snapshot(repository, keys, snapshot, targets, &bytes, expiry)?;
     metadata::write_timestamp(repository, keys, timestamp, &bytes, snapshot, expiry)?;
-    Ok(Summary { releases: found, versions: (targets, snapshot, timestamp) })
+    Ok((targets, snapshot, timestamp))
 }
 
 /// The releases whose descriptions are in a folder.
@@ -187,86 +271,4 @@ fn check_length(release: &Release, file: ReleaseFile, name: &str, length: u64) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use keel_spec::tuf::{Envelope, Root};
-
-    fn release(folder: &Path, version: &str) {
-        let description = serde_json::json!({
-            "version": version, "profile": "cloud", "built_unix_s": 1, "root_hash": "0".repeat(64),
-            "root_blocks": 1, "tree_bytes": 3, "uki_bytes": 2,
-        });
-        let write = |suffix: &str, bytes: &[u8]| {
-            std::fs::write(folder.join(format!("keel-cloud-{version}.{suffix}")), bytes).unwrap();
-        };
-        write("json", &serde_json::to_vec(&description).unwrap());
-        write("root", &[7; 4096]);
-        write("verity", b"abc");
-        write("efi", b"MZ");
-    }
-
-    fn arguments(folder: &Path) -> PublishArguments {
-        PublishArguments {
-            release: Some(folder.join("release")),
-            repository: folder.join("repository"),
-            keys: folder.join("keys"),
-            timestamp_only: false,
-            expires_days: 365,
-            timestamp_expires_days: 30,
-        }
-    }
-
-    fn setup() -> (tempfile::TempDir, PublishArguments) {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("release")).unwrap();
-        keys::ensure(&folder.path().join("keys")).unwrap();
-        let arguments = arguments(folder.path());
-        (folder, arguments)
-    }
-
-    #[test]
-    fn a_second_publication_keeps_the_first_and_counts_up() {
-        let (folder, arguments) = setup();
-        release(&folder.path().join("release"), "0.1.0");
-        assert_eq!(publish(&arguments).unwrap().versions, (1, 1, 1));
-        release(&folder.path().join("release"), "0.2.0");
-        assert_eq!(publish(&arguments).unwrap().versions, (2, 2, 2));
-        let only = PublishArguments { release: None, timestamp_only: true, ..arguments.clone() };
-        assert_eq!(publish(&only).unwrap().versions, (2, 2, 3));
-        let keys = Keys::load(&arguments.keys).unwrap();
-        let published = Published::read(&arguments.repository, &keys).unwrap();
-        assert_eq!(published.targets.unwrap().1.targets.len(), 8);
-    }
-
-    #[test]
-    fn a_list_that_somebody_changed_in_the_repository_is_not_signed_again() {
-        let (folder, arguments) = setup();
-        release(&folder.path().join("release"), "0.1.0");
-        publish(&arguments).unwrap();
-        let path = arguments.repository.join("1.targets.json");
-        let text = std::fs::read_to_string(&path).unwrap().replace("\"length\":3", "\"length\":4");
-        std::fs::write(&path, text).unwrap();
-        assert!(publish(&arguments).unwrap_err().to_string().contains("1.targets.json"));
-    }
-
-    #[test]
-    fn keys_are_made_once_and_are_private() {
-        use std::os::unix::fs::PermissionsExt;
-        let (_folder, arguments) = setup();
-        assert!(keys::ensure(&arguments.keys).unwrap().is_empty());
-        let mode = std::fs::metadata(arguments.keys.join("tuf-root.pem")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let root = std::fs::read(arguments.keys.join("root.json")).unwrap();
-        let root: Root = Envelope::parse(Role::Root, &root).unwrap().read().unwrap();
-        assert_eq!((root.version, root.keys.len(), root.consistent_snapshot), (1, 4, true));
-    }
-
-    #[test]
-    fn a_release_whose_files_do_not_fit_its_description_is_refused() {
-        let (folder, arguments) = setup();
-        release(&folder.path().join("release"), "0.1.0");
-        std::fs::write(folder.path().join("release/keel-cloud-0.1.0.efi"), "longer").unwrap();
-        assert!(publish(&arguments).unwrap_err().to_string().contains("keel-cloud-0.1.0.efi"));
-        assert!(!arguments.repository.join("timestamp.json").exists());
-    }
-}
+mod tests;
