@@ -35,8 +35,9 @@ fn check(text: &str) -> Result<Uri, &'static str> {
 pub fn join(base: &Uri, location: &str) -> Result<Uri, Error> {
     let scheme = base.scheme_str().unwrap_or("https");
     let authority = base.authority().map_or("", |authority| authority.as_str());
-    let lower = location.get(..8).unwrap_or(location).to_ascii_lowercase();
-    if lower.starts_with("http://") || lower.starts_with("https://") {
+    // With a scheme it is a whole address, and refused unless that is http or https.
+    let first = location.split(['/', '?', '#']).next().unwrap_or_default();
+    if first.contains(':') && first.starts_with(|c: char| c.is_ascii_alphabetic()) {
         return parse(location);
     }
     if let Some(rest) = location.strip_prefix("//") {
@@ -97,6 +98,10 @@ mod tests {
             ("?z", "https://h:8443/a/b?z"),
         ] {
             assert_eq!(join(&base, location).unwrap().to_string(), want);
+        }
+        assert_eq!(join(&base, "HTTPS://o/x").unwrap().host(), Some("o"));
+        for location in ["file:///etc/passwd", "gopher:x", "javascript:x/y"] {
+            assert!(join(&base, location).is_err(), "{location}");
         }
     }
 

@@ -20,7 +20,7 @@ const SNAPSHOT: &str = "snapshot.json";
 const TARGETS: &str = "targets.json";
 
 /// What is trusted so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TrustedSet {
     now: Time,
     root: Root,
