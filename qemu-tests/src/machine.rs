@@ -1,8 +1,9 @@
 //! A virtual machine: QEMU with UEFI firmware, one disk, user-mode network, a hardware watchdog and a serial console.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use keel_image::vm::kvm_works;
+use keel_spec::gpt::{SECTOR_BYTES, Table};
 
 use crate::build::Build;
 
@@ -81,6 +83,21 @@ impl Hardware {
         self.dir.join("disk.raw")
     }
 
+    /// The disk's partition table, and the disk, for tests that change it while the machine is off.
+    pub fn partition_table(&self) -> Result<(Table, File)> {
+        let path = self.disk();
+        let disk = File::options().read(true).write(true).open(&path);
+        let disk = disk.with_context(|| format!("open {}", path.display()))?;
+        let (mut primary, mut backup) = ([0; 34 * SECTOR_BYTES], [0; 33 * SECTOR_BYTES]);
+        disk.read_exact_at(&mut primary, 0)?;
+        // Where the backup is, the primary header says (UEFI 2.10, 5.3.2): the disk may have grown since.
+        let at = u64::from_le_bytes(primary[SECTOR_BYTES + 32..SECTOR_BYTES + 40].try_into()?);
+        let backup_lba = at.checked_sub(32).context("place of the backup table")?;
+        disk.read_exact_at(&mut backup, backup_lba * SECTOR_BYTES as u64)?;
+        let (table, _) = Table::read(&primary, &backup)?;
+        Ok((table, disk))
+    }
+
     /// Switches the machine on.
     pub fn power_on(&self) -> Result<Machine> {
         Machine::start(self)
@@ -90,7 +107,10 @@ impl Hardware {
 /// A machine that is switched on. Dropping it cuts the power.
 pub struct Machine {
     qemu: Child,
+    /// What the serial console has shown.
     serial: PathBuf,
+    /// Socket on which it can be typed at.
+    typing: PathBuf,
     monitor: PathBuf,
     forwards: Vec<(u16, u16)>,
 }
@@ -99,8 +119,10 @@ impl Machine {
     fn start(hardware: &Hardware) -> Result<Self> {
         let dir = &hardware.dir;
         let serial = dir.join("serial.log");
-        let monitor = dir.join("monitor.sock");
-        let _ = fs::remove_file(&monitor);
+        let (monitor, typing) = (dir.join("monitor.sock"), dir.join("serial.sock"));
+        for socket in [&monitor, &typing] {
+            let _ = fs::remove_file(socket);
+        }
         let forwards = free_ports(&hardware.guest_ports)?;
         let config = dir.join("keel.toml");
         fs::write(&config, &hardware.config)?;
@@ -115,7 +137,7 @@ impl Machine {
             .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"])
             .args(["-netdev", &network(&forwards), "-device", "virtio-net-pci,netdev=net,romfile="])
             .args(["-device", "i6300esb", "-action", "watchdog=reset", "-device", "virtio-rng-pci"])
-            .args(["-chardev", &format!("file,id=serial,append=on,path={}", path(&serial)?)])
+            .args(["-chardev", &serial_device(&typing, &serial)?])
             .args(["-serial", "chardev:serial"])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path(&monitor)?)]);
         if !hardware.config.is_empty() {
@@ -128,7 +150,7 @@ impl Machine {
             .stderr(messages)
             .spawn()
             .context("start qemu-system-x86_64: is the package qemu-system-x86 installed?")?;
-        Ok(Self { qemu, serial, monitor, forwards })
+        Ok(Self { qemu, serial, typing, monitor, forwards })
     }
 
     /// The workstation's port behind which a guest port is.
@@ -165,6 +187,31 @@ impl Machine {
                 bail!("console didn't show {text:?} within {limit:?}:\n{}", tail(&console));
             }
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Types a line at the serial console and waits until `answer` is shown after it. Returns what was shown.
+    pub fn type_line(&mut self, line: &str, answer: &str, limit: Duration) -> Result<String> {
+        let before = self.console().len();
+        let mut keyboard = UnixStream::connect(&self.typing).context("connect to the serial console")?;
+        keyboard.set_read_timeout(Some(Duration::from_millis(50)))?;
+        keyboard.write_all(format!("{line}\r").as_bytes())?;
+        let begun = Instant::now();
+        loop {
+            // The connection is kept and read until the answer is there: what isn't read would hold the guest up.
+            let closed = match keyboard.read(&mut [0; 4096]) {
+                Ok(count) => count == 0,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => false,
+                Err(error) => return Err(error).context("read the serial console"),
+            };
+            let console = self.console();
+            let shown = console.get(before.min(console.len())..).unwrap_or_default();
+            if shown.contains(answer) {
+                return Ok(shown.to_owned());
+            }
+            if closed || begun.elapsed() > limit {
+                bail!("{line:?}, typed at the console, didn't bring {answer:?} within {limit:?}:\n{}", tail(&console));
+            }
         }
     }
 
@@ -225,6 +272,11 @@ pub(crate) fn accelerator(clock: Clock, kernel: &Path) -> Vec<&'static str> {
         arguments.extend(["-icount", "shift=0,sleep=off"]);
     }
     arguments
+}
+
+/// A serial line that keeps what it shows in a file, and that can be typed at through a socket.
+fn serial_device(socket: &Path, log: &Path) -> Result<String> {
+    Ok(format!("socket,id=serial,path={},server=on,wait=off,logfile={},logappend=on", path(socket)?, path(log)?))
 }
 
 fn network(forwards: &[(u16, u16)]) -> String {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::fixture::{Fixture, Variant, release};
-use crate::build::{Build, DISK_BYTES, FIRST, SECOND, run};
+use crate::build::{Build, FIRST, SECOND, run};
 use crate::clients::{Host, wait_http};
 use crate::images;
 use crate::machine::WORKSTATION_IN_GUEST;
@@ -200,20 +200,10 @@ pub(super) fn small_slot(build: &Build) -> Result<()> {
 
 /// Makes the partition `root-b` 1 MiB long.
 fn shrink_slot_b(fixture: &Fixture) -> Result<()> {
-    let disk = fs::File::options().read(true).write(true).open(fixture.hardware.disk())?;
-    let image = fs::metadata(build_image(fixture))?.len();
-    ensure!(image <= DISK_BYTES, "the image is larger than a test machine's disk");
-    let (mut primary, mut backup) = (vec![0; 34 * 512], vec![0; 33 * 512]);
-    disk.read_exact_at(&mut primary, 0)?;
-    disk.read_exact_at(&mut backup, image - 33 * 512)?;
-    let (mut table, _) = keel_spec::gpt::Table::read(&primary, &backup)?;
+    let (mut table, disk) = fixture.hardware.partition_table()?;
     let slot = table.entries.iter_mut().find(|entry| entry.name == "root-b").context("partition root-b")?;
     slot.last_lba = slot.first_lba + 2047;
     disk.write_all_at(&table.primary(), 0)?;
-    disk.write_all_at(&table.backup(), image - 33 * 512)?;
+    disk.write_all_at(&table.backup(), table.backup_lba() * 512)?;
     Ok(())
-}
-
-fn build_image(fixture: &Fixture) -> PathBuf {
-    fixture.build.build.join("tests/releases").join(format!("{FIRST}.raw"))
 }

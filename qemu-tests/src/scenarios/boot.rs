@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::fixture::Fixture;
 use crate::build::{Build, DISK_BYTES, FIRST};
+use crate::machine::Machine;
 
 pub(super) fn to_api(build: &Build) -> Result<()> {
     let fixture = Fixture::new(build, "boot")?;
@@ -35,23 +36,28 @@ pub(super) fn to_api(build: &Build) -> Result<()> {
     for needed in [FIRST, "10.0.2.15", "DOCKER_TLS_VERIFY=1", "DOCKER_CERT_PATH=", "keelctl"] {
         ensure!(console.contains(needed), "panel doesn't show {needed:?}:\n{console}");
     }
-    ensure!(
-        state_partition_end(&fixture)? + (2 << 20) > DISK_BYTES,
-        "the state partition didn't grow to the end of the disk"
-    );
-    host.keelctl_ok(&["poweroff"])?;
+    let (table, _) = fixture.hardware.partition_table()?;
+    let end_bytes = table.by_name("state").map_or(0, |state| state.offset_bytes() + state.size_bytes());
+    ensure!(end_bytes + (2 << 20) > DISK_BYTES, "the state partition didn't grow to the end of the disk");
+    at_the_prompt(&mut machine)?;
     machine.wait_off(Duration::from_secs(90))
 }
 
-/// Last byte of the state partition, as the primary partition table says.
-fn state_partition_end(fixture: &Fixture) -> Result<u64> {
-    use std::os::unix::fs::FileExt;
-    let disk = std::fs::File::open(fixture.hardware.disk())?;
-    let mut primary = vec![0; 34 * 512];
-    disk.read_exact_at(&mut primary, 0)?;
-    let mut backup = vec![0; 33 * 512];
-    disk.read_exact_at(&mut backup, DISK_BYTES - 33 * 512)?;
-    let (table, _) = keel_spec::gpt::Table::read(&primary, &backup)?;
-    let state = table.entries.iter().find(|entry| entry.name == "state");
-    Ok(state.map_or(0, |entry| (entry.last_lba + 1) * 512))
+/// What the console shows when it takes a line.
+const PROMPT: &str = "keel> ";
+
+/// What an operator types at the console, without a client or a certificate.
+fn at_the_prompt(machine: &mut Machine) -> Result<()> {
+    let limit = Duration::from_secs(60);
+    machine.wait_console(PROMPT, 0, limit)?;
+    for (line, answers) in [
+        ("keelctl status", &[FIRST, "good"][..]),
+        ("services --json", &["\"provision\""]),
+        ("ps", &["IMAGE"]),
+        ("nonsense", &["nonsense", "exit code"]),
+    ] {
+        let shown = machine.type_line(line, PROMPT, limit)?;
+        ensure!(answers.iter().all(|answer| shown.contains(answer)), "{line:?}, typed at the console, shows: {shown}");
+    }
+    machine.type_line("poweroff", "Power down", limit).map(drop)
 }

@@ -104,14 +104,8 @@ fn offset_of_program(root: &std::path::Path, program: &str) -> Result<u64> {
 /// Turns one bit of the other slot's root partition round.
 fn flip_bit_of_slot_b(fixture: &Fixture, offset: u64) -> Result<()> {
     use std::os::unix::fs::FileExt;
-    let disk = std::fs::File::options().read(true).write(true).open(fixture.hardware.disk())?;
-    let length = disk.metadata()?.len();
-    let (mut primary, mut backup) = (vec![0; 34 * 512], vec![0; 33 * 512]);
-    disk.read_exact_at(&mut primary, 0)?;
-    disk.read_exact_at(&mut backup, length - 33 * 512)?;
-    let (table, _) = keel_spec::gpt::Table::read(&primary, &backup)?;
-    let slot = table.entries.iter().find(|entry| entry.name == "root-b").context("partition root-b")?;
-    let at = slot.first_lba * 512 + offset;
+    let (table, disk) = fixture.hardware.partition_table()?;
+    let at = table.by_name("root-b").context("partition root-b")?.offset_bytes() + offset;
     let mut byte = [0];
     disk.read_exact_at(&mut byte, at)?;
     byte[0] ^= 1;
