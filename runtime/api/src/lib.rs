@@ -13,6 +13,7 @@
 //! - [`containers`], [`wait`], [`logs`], [`attach`], [`archive`], [`stats`]: `/containers/…`
 //! - [`exec`]: `/exec/…`; [`hijack`], [`detach`]: connections that become streams
 //! - [`events`](mod@events), [`when`]: `/events`, times in requests
+//! - [`networks`] for `/networks/…`
 //! - [`keel`], [`update`]: `/keel/v1/…`
 #![forbid(unsafe_code)]
 
@@ -32,6 +33,7 @@ pub mod host;
 pub mod images;
 pub mod keel;
 pub mod logs;
+pub mod networks;
 pub mod pull;
 pub mod query;
 pub mod release;

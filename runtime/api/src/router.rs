@@ -14,7 +14,9 @@ use crate::call::{Call, read_body};
 use crate::context::Context;
 use crate::query::{Query, decode};
 use crate::respond::{Body, Failure};
-use crate::{archive, attach, containers, events, exec, images, keel, logs, pull, stats, system, update, wait};
+use crate::{
+    archive, attach, containers, events, exec, images, keel, logs, networks, pull, stats, system, update, wait,
+};
 
 /// Minor version of the newest Docker Engine API that is served, 1.47.
 pub const MAX_API_MINOR: u32 = 47;
@@ -84,8 +86,15 @@ static ROUTES: &[Route] = routes! {
     "POST" "/images/{*}/tag" => images::tag;
     "DELETE" "/images/{*}" => images::remove;
 
+    "GET" "/networks" => networks::list;
+    "POST" "/networks/create" => networks::create;
+    "POST" "/networks/prune" => networks::prune;
+    "GET" "/networks/{}" => networks::inspect;
+    "DELETE" "/networks/{}" => networks::remove;
+    "POST" "/networks/{}/connect" => networks::connect;
+    "POST" "/networks/{}/disconnect" => networks::disconnect;
+
     // `docker inspect NAME` asks one kind of object after the other and takes only a 404 for "not of this kind".
-    "GET" "/networks/{}" => absent;
     "GET" "/volumes/{*}" => absent;
     "GET" "/plugins/{*}" => absent;
     "GET" "/services/{}" => absent;

@@ -16,7 +16,7 @@ use crate::error::{Doing, Error};
 use crate::id;
 use crate::plan::mounts::{self, Source};
 use crate::plan::spec::{self, IDS, Surroundings};
-use crate::plan::{merge, ports, refuse, security, users};
+use crate::plan::{merge, networks, ports, refuse, security, users};
 use crate::restart::Policy;
 use crate::signal;
 
@@ -39,6 +39,7 @@ impl Engine {
             warnings.push("health checks aren't supported yet: the image's own is left out".into());
         }
         merge::merge(&mut body, &image.config);
+        networks::complete(&mut body)?;
         name_anonymous_volumes(&mut body)?;
         let id = id::random()?;
         let config = Config {
@@ -72,9 +73,7 @@ impl Engine {
             signal::number(name)?;
         }
         ports::published(body)?;
-        if ports::mode(body)? == ports::Mode::Bridge && !self.network.is_possible() {
-            return Err(Error::BadParameter("this engine has no network: use --network none or host".into()));
-        }
+        self.check_networks(body)?;
         let folder = self.containers_folder().join(&config.id);
         let found = users::find("0", &[], b"", b"")?;
         let hostname = spec::hostname(config, &self.host_name)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bollard_stubs::models::ContainerCreateBody;
 use keel_durable::{self as durable, Stored};
-use keel_net::Endpoint;
+use keel_net::Sandbox;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -69,8 +69,8 @@ pub struct State {
     pub oom_killed: bool,
     /// It runs, but its processes are frozen.
     pub paused: bool,
-    /// Its place in the network while it runs.
-    pub endpoint: Option<Endpoint>,
+    /// Its places in networks while it runs.
+    pub networks: Option<Sandbox>,
 }
 
 /// Where a container is in its life.

@@ -43,7 +43,7 @@ impl Engine {
         container.note(|state| {
             state.phase = Phase::Exited;
             state.pid = None;
-            state.endpoint = None;
+            state.networks = None;
             state.paused = false;
             state.exit_code = exit.code;
             state.oom_killed = oom_killed;

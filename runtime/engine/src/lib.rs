@@ -7,6 +7,8 @@
 //! - `recover`: what it does after a restart of this program or of the host
 //! - `watch`: the threads that take note of exits and do what is scheduled; `exit`, `schedule`: what they do
 //! - `restart`: restart policies, pure
+//! - `networks`: networks are made, shown and removed; `joining`: containers enter and leave them; `endpoints`: their
+//!   places in Docker's words
 //! - `plan`: from a request to an OCI configuration, pure
 //! - `parent`: PID 1, or this process itself, as the containers' parent
 //! - `container`, `disk`: a container in memory and on disk
@@ -26,6 +28,7 @@ mod clock;
 mod container;
 mod create;
 mod disk;
+mod endpoints;
 mod engine;
 mod error;
 pub mod events;
@@ -36,9 +39,11 @@ mod filter;
 mod id;
 mod inside;
 mod inspect;
+mod joining;
 mod list;
 mod log;
 mod network;
+mod networks;
 mod output;
 mod parent;
 mod pause;

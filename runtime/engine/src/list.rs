@@ -3,18 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bollard_stubs::models::{
-    ContainerSummary, ContainerSummaryHostConfig, ContainerSummaryNetworkSettings, PortSummary, PortSummaryTypeEnum,
-};
-use keel_net::Proto;
+use bollard_stubs::models::{ContainerSummary, ContainerSummaryHostConfig, ContainerSummaryNetworkSettings};
 
 use crate::clock;
 use crate::container::Container;
-use crate::disk::{Config, State};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::filter::Filter;
-use crate::plan::ports;
 use crate::show;
 
 /// What `list` is to give.
@@ -56,7 +51,7 @@ impl Engine {
             image_id: Some(config.image_id.clone()),
             command: Some(words.join(" ")),
             created: Some((config.created_unix_ns / 1_000_000_000) as i64),
-            ports: Some(port_list(&config, &state)),
+            ports: Some(show::port_list(&config, &state)),
             size_rw,
             size_root_fs,
             labels: Some(config.body.labels.clone().unwrap_or_default()),
@@ -82,28 +77,4 @@ impl Engine {
         let signed = |bytes: u64| Some(i64::try_from(bytes).unwrap_or(i64::MAX));
         (signed(changed), signed(image.saturating_add(changed)))
     }
-}
-
-fn port_list(config: &Config, state: &State) -> Vec<PortSummary> {
-    let kind = |proto| match proto {
-        Proto::Tcp => PortSummaryTypeEnum::TCP,
-        Proto::Udp => PortSummaryTypeEnum::UDP,
-    };
-    let published = state.endpoint.as_ref().map(|endpoint| endpoint.ports.as_slice()).unwrap_or_default();
-    let mut list: Vec<PortSummary> = published
-        .iter()
-        .map(|port| PortSummary {
-            ip: Some(port.host_ip.map_or("0.0.0.0".into(), |ip| ip.to_string())),
-            private_port: port.container_port,
-            public_port: Some(port.host_port),
-            typ: Some(kind(port.proto)),
-        })
-        .collect();
-    let exposed = config.body.exposed_ports.iter().flatten().filter_map(|name| ports::port(name).ok());
-    for (proto, number) in exposed.filter(|_| state.is_running()) {
-        if !published.iter().any(|port| port.proto == proto && port.container_port == number) {
-            list.push(PortSummary { ip: None, private_port: number, public_port: None, typ: Some(kind(proto)) });
-        }
-    }
-    list
 }

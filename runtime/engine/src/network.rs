@@ -1,12 +1,14 @@
 //! The containers' network, set up when it is first wanted: the kernel modules it takes cost a boot more than the rest
 //! of the daemon's start, and a client that asks for anything else needn't wait for them.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use keel_net::Net;
 
 use crate::error::{Doing as _, Error};
+use crate::joining::NO_NETWORK;
 
 /// A network that may not be there yet.
 pub(crate) struct Network {
@@ -32,10 +34,11 @@ impl Network {
         self.get_with(&[])
     }
 
-    /// The same after a restart of the daemon, with the containers that run: their places are kept.
-    pub fn get_with(&self, running: &[String]) -> Result<Arc<Net>, Error> {
+    /// The same after a restart of the daemon, with the containers that run and their
+    /// namespaces: their places are kept.
+    pub fn get_with(&self, running: &[(String, OwnedFd)]) -> Result<Arc<Net>, Error> {
         let Some(folder) = &self.folder else {
-            return Err(Error::BadParameter("this engine has no network".into()));
+            return Err(Error::BadParameter(NO_NETWORK.into()));
         };
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(net) = &*opened {

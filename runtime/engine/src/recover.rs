@@ -56,7 +56,7 @@ pub fn recover(engine: &Arc<Engine>) -> Result<(), Error> {
     let running: Vec<String> =
         engine.all().into_iter().filter(|c| c.state().is_running()).map(|c| c.id.clone()).collect();
     if engine.network.is_possible() && !running.is_empty() {
-        engine.network.get_with(&running)?;
+        engine.network.get_with(&engine.namespaces())?;
     }
     remove_strangers(engine, &running);
     Ok(())
@@ -135,7 +135,7 @@ fn recover_one(engine: &Arc<Engine>, container: &Arc<Container>, adopted: Option
                 container.note(|state| {
                     state.phase = Phase::Exited;
                     state.pid = None;
-                    state.endpoint = None;
+                    state.networks = None;
                     state.exit_code = LOST;
                     state.finished_unix_ms = Some(at_unix_ms);
                 });

@@ -1,14 +1,11 @@
 //! How a container's state is put into Docker's words and types, for lists and inspections alike.
 
-use std::collections::HashMap;
-
-use bollard_stubs::models::{EndpointSettings, MountPoint, MountType, PortBinding, PortMap};
-use keel_net::Endpoint;
+use bollard_stubs::models::{MountPoint, MountType};
 
 use crate::container::Container;
-use crate::disk::{Config, Phase, State};
+use crate::disk::{Phase, State};
+pub use crate::endpoints::{network_name, networks, port_list, port_map};
 use crate::plan::mounts::{self, Source};
-use crate::plan::ports::{self, Mode};
 
 /// `Up 5 minutes`, `Exited (0) 3 hours ago`.
 pub fn status(state: &State, now_ms: u64) -> String {
@@ -56,63 +53,6 @@ pub fn state_name(state: &State) -> &'static str {
 /// The health's name in the API; `none`: it isn't checked.
 pub fn health_name(_container: &Container) -> &'static str {
     "none"
-}
-
-/// The network mode's name, which is also the network's.
-pub fn network_name(config: &Config) -> &'static str {
-    match ports::mode(&config.body) {
-        Ok(Mode::Host) => "host",
-        Ok(Mode::None) => "none",
-        Ok(Mode::Bridge) | Err(_) => "bridge",
-    }
-}
-
-/// The networks it is in.
-pub fn networks(config: &Config, state: &State) -> HashMap<String, EndpointSettings> {
-    let name = network_name(config);
-    let mut settings = EndpointSettings {
-        network_id: Some(name.into()),
-        endpoint_id: Some(String::new()),
-        gateway: Some(String::new()),
-        ip_address: Some(String::new()),
-        ip_prefix_len: Some(0),
-        mac_address: Some(String::new()),
-        ..Default::default()
-    };
-    if let Some(endpoint) = &state.endpoint {
-        settings.endpoint_id = Some(config.id.clone());
-        settings.gateway = Some(endpoint.gateway.to_string());
-        settings.ip_address = Some(endpoint.ip.to_string());
-        settings.ip_prefix_len = Some(endpoint.prefix.into());
-        settings.mac_address = Some(mac(endpoint));
-    }
-    HashMap::from([(name.into(), settings)])
-}
-
-fn mac(endpoint: &Endpoint) -> String {
-    endpoint.mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// Exposed and published ports.
-pub fn port_map(config: &Config, state: &State) -> PortMap {
-    let mut map = PortMap::new();
-    if !state.is_running() {
-        return map;
-    }
-    for name in config.body.exposed_ports.iter().flatten() {
-        if let Ok((proto, number)) = ports::port(name) {
-            map.insert(format!("{number}/{proto}"), None);
-        }
-    }
-    for port in state.endpoint.iter().flat_map(|endpoint| &endpoint.ports) {
-        let binding = PortBinding {
-            host_ip: Some(port.host_ip.map_or("0.0.0.0".into(), |ip| ip.to_string())),
-            host_port: Some(port.host_port.to_string()),
-        };
-        let name = format!("{}/{}", port.container_port, port.proto);
-        map.entry(name).or_default().get_or_insert_default().push(binding);
-    }
-    map
 }
 
 /// What is mounted where.

@@ -12,7 +12,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keel_net::Endpoint;
 use keel_oci::Created;
 use keel_store::IdMap;
 use rustix::fs::{Mode, OFlags};
@@ -29,7 +28,7 @@ use crate::inside::root::Root;
 use crate::output::Stream;
 use crate::plan::mounts::{self, Source};
 use crate::plan::spec::{self, IDS, Surroundings};
-use crate::plan::{ports, users};
+use crate::plan::users;
 use crate::restart::{self, Ended, Next, Policy};
 use crate::schedule::Job;
 use crate::terminal;
@@ -122,7 +121,7 @@ impl Engine {
         container.note(|state| {
             state.phase = if before == Phase::Created { Phase::Created } else { Phase::Exited };
             state.pid = None;
-            state.endpoint = None;
+            state.networks = None;
             state.exit_code = failure.exit_code;
             state.error = failure.error.chain();
             state.finished_unix_ms = Some(clock::unix_ms());
@@ -146,11 +145,12 @@ impl Engine {
         let found =
             users::find(user, &groups, &read_inside(&inside, "etc/passwd")?, &read_inside(&inside, "etc/group")?)?;
         let hostname = spec::hostname(&config, &self.host_name)?;
-        files::write(&container.folder, &config, &hostname, None)?;
+        files::write(&container.folder, &config, &self.around(&config, &hostname, None))?;
         self.make_sources(&config)?;
         let volumes = self.volumes_folder();
         let around = Surroundings { folder: &container.folder, volumes: &volumes, hostname: &hostname, found: &found };
         let mut spec = self.spec(&config, &around)?;
+        self.share_network(&config, &mut spec)?;
         spec.process.console_size = console_size(&config);
         let (ours, theirs) = pipes(&config).doing(|| "making pipes")?;
         let cgroup = self.cgroup(&container.id);
@@ -190,15 +190,15 @@ impl Engine {
         if let Some(stdin) = &ours.stdin {
             self.link.store_fds(&stdin_name(id), &[stdin.as_fd()])?;
         }
-        let endpoint = self.connect(id, config, hostname, &created)?;
-        files::write(&container.folder, config, hostname, endpoint.as_ref().map(|endpoint| endpoint.ip))?;
+        let networks = self.join_networks(config, &created)?;
+        files::write(&container.folder, config, &self.around(config, hostname, networks.as_ref()))?;
         let pidfd = created.pidfd().try_clone_to_owned().doing(|| "copying a pidfd")?;
         let pid = created.pid();
         let started = clock::unix_ms();
         container.update(|state| {
             state.phase = Phase::Running;
             state.pid = Some(pid);
-            state.endpoint = endpoint;
+            state.networks = networks;
             state.exit_code = 0;
             state.started_unix_ms = Some(started);
         })?;
@@ -229,25 +229,6 @@ impl Engine {
             None => container.stdin.end(),
         }
         Ok(())
-    }
-
-    fn connect(
-        &self,
-        id: &str,
-        config: &Config,
-        hostname: &str,
-        created: &Created,
-    ) -> Result<Option<Endpoint>, Failure> {
-        if ports::mode(&config.body)? != ports::Mode::Bridge {
-            return Ok(None);
-        }
-        let net = self.network.get()?;
-        let namespace = created.net_ns()?;
-        let published = ports::published(&config.body)?;
-        let endpoint = net
-            .attach(id, namespace.as_fd(), hostname, &published)
-            .doing(|| format!("driver failed programming external connectivity on endpoint {}", config.name))?;
-        Ok(Some(endpoint))
     }
 
     /// The OCI configuration of a container.

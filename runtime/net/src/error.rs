@@ -3,30 +3,32 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::types::PortMap;
-
 /// Why a change of the network failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A published port is in use.
-    #[error("port {}/{} of the host is already in use by {by}; publish another one", port.host_port, port.proto)]
+    #[error("Bind for {address} failed: port is already allocated by {by}; publish another one")]
     PortTaken {
-        /// The port that was asked for.
-        port: PortMap,
+        /// Address, port and protocol.
+        address: String,
         /// `container <id>` or `another program on the host`.
         by: String,
     },
-    /// What was asked for can't be done.
-    #[error("network of container {id}: {reason}")]
-    Refused {
-        /// The container.
-        id: String,
-        /// Why.
-        reason: String,
-    },
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The thing named isn't there.
+    #[error("{0}")]
+    NotFound(String),
+    /// A name is taken.
+    #[error("{0}")]
+    Conflict(String),
+    /// The state of things, or a rule, doesn't allow it.
+    #[error("{0}")]
+    Forbidden(String),
     /// All addresses, or all ports to choose from, are taken.
-    #[error("network keel0: no free {0} left; remove containers")]
-    Exhausted(&'static str),
+    #[error("{0}")]
+    Exhausted(String),
     /// The kernel refused a change.
     #[error("network: {step}")]
     Kernel {
@@ -47,4 +49,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+pub(crate) fn kernel(step: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Kernel { step: step(), source }
+}
+
+pub(crate) fn invalid<T>(reason: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Invalid(reason.into()))
 }

@@ -1,199 +1,158 @@
-//! Which addresses and ports are whose: pure decisions, and their durable state.
+//! Which addresses are whose: pure decisions.
 
-use std::collections::{BTreeMap, HashSet};
-use std::io::{self, Write};
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use serde::{Deserialize, Serialize};
+use crate::cidr::{Cidr, octets};
+use crate::error::{Error, invalid};
+use crate::network::Pool;
+use crate::types::Mac;
 
-use crate::Error;
-use crate::types::{Endpoint, Proto};
-
-/// Networks to choose from, in this order.
-pub(crate) const CANDIDATES: [Subnet; 5] = [
-    Subnet { base: Ipv4Addr::new(172, 20, 0, 0), prefix: 16 },
-    Subnet { base: Ipv4Addr::new(172, 28, 0, 0), prefix: 16 },
-    Subnet { base: Ipv4Addr::new(10, 88, 0, 0), prefix: 16 },
-    Subnet { base: Ipv4Addr::new(192, 168, 240, 0), prefix: 20 },
-    Subnet { base: Ipv4Addr::new(100, 72, 0, 0), prefix: 16 },
+/// Ranges for the default network to choose from, in this order.
+const FIRST: [(Ipv4Addr, u8); 5] = [
+    (Ipv4Addr::new(172, 20, 0, 0), 16),
+    (Ipv4Addr::new(172, 28, 0, 0), 16),
+    (Ipv4Addr::new(10, 88, 0, 0), 16),
+    (Ipv4Addr::new(192, 168, 240, 0), 20),
+    (Ipv4Addr::new(100, 72, 0, 0), 16),
 ];
+/// Addresses that are looked at before a range counts as full.
+const MAX_LOOKS: u128 = 1 << 17;
 
-/// Ports that one is chosen from (RFC 6335's dynamic range, but for its first, 49152).
-const CHOSEN_PORTS: std::ops::RangeInclusive<u16> = 49153..=65535;
-
-/// A network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Subnet {
-    pub base: Ipv4Addr,
-    pub prefix: u8,
+/// Ranges for the default network, the one it had before first.
+pub(crate) fn first_candidates(before: Option<Cidr>) -> Vec<Cidr> {
+    let usual = FIRST.into_iter().filter_map(|(base, prefix)| Cidr::around(base.into(), prefix));
+    before.into_iter().chain(usual).collect()
 }
 
-impl Subnet {
-    pub(crate) fn mask(self) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0)
-    }
-
-    /// The bridge's own address: the first.
-    pub(crate) fn gateway(self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.base) + 1)
-    }
-
-    fn overlaps(self, base: Ipv4Addr, prefix: u8) -> bool {
-        let mask = self.mask() & Subnet { base, prefix }.mask();
-        u32::from(self.base) & mask == u32::from(base) & mask
-    }
+/// Ranges for all other networks: fifteen of /16, sixteen of /20, then 256 of /24.
+fn candidates() -> impl Iterator<Item = Cidr> {
+    let large = (17..=31).map(|n| (Ipv4Addr::new(172, n, 0, 0), 16));
+    let middle = (0..16).map(|n| (Ipv4Addr::new(192, 168, n * 16, 0), 20));
+    let small = (0..=255).map(|n| (Ipv4Addr::new(10, 89, n, 0), 24));
+    large.chain(middle).chain(small).filter_map(|(base, prefix)| Cidr::around(base.into(), prefix))
 }
 
-/// The first network that the host's routes don't overlap.
-pub(crate) fn choose_subnet(candidates: &[Subnet], routes: &[(Ipv4Addr, u8)]) -> Option<Subnet> {
-    candidates.iter().copied().find(|s| !routes.iter().any(|(base, prefix)| s.overlaps(*base, *prefix)))
+/// The first range that overlaps none of these.
+pub(crate) fn choose(candidates: impl IntoIterator<Item = Cidr>, taken: &[Cidr]) -> Result<Pool, Error> {
+    let found = candidates.into_iter().find(|range| !taken.iter().any(|other| range.overlaps(other)));
+    let exhausted = || Error::Exhausted("all predefined address pools have been fully subnetted".into());
+    let subnet = found.ok_or_else(exhausted)?;
+    let (range, gateway, reserved) = (None, subnet.nth(1), Default::default());
+    Ok(Pool { subnet, range, gateway, reserved, asked: false, next: 0 })
 }
 
-/// What is known of all endpoints, as in the state file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct State {
-    pub subnet: Subnet,
-    /// Host part after the one given last: an address isn't given again while neighbours may remember its owner.
-    next: u32,
-    pub endpoints: BTreeMap<String, Endpoint>,
+/// A range for a network for which none was asked.
+pub(crate) fn choose_v4(taken: &[Cidr]) -> Result<Pool, Error> {
+    choose(candidates(), taken)
 }
 
-impl State {
-    pub(crate) fn new(subnet: Subnet) -> Self {
-        Self { subnet, next: 2, endpoints: BTreeMap::new() }
-    }
+/// The same for IPv6: a unique local range under the host's own 48 bits (RFC 4193, section 3.1).
+pub(crate) fn choose_v6(host: [u8; 5], taken: &[Cidr]) -> Result<Pool, Error> {
+    let ranges = (0..=u16::MAX).filter_map(|number| {
+        let mut bytes = [0; 16];
+        bytes[0] = 0xFD;
+        bytes[1..6].copy_from_slice(&host);
+        bytes[6..8].copy_from_slice(&number.to_be_bytes());
+        Cidr::around(Ipv6Addr::from(bytes).into(), 64)
+    });
+    choose(ranges, taken)
+}
 
-    /// A free address.
-    pub(crate) fn free_address(&mut self) -> Result<Ipv4Addr, Error> {
-        let taken: HashSet<Ipv4Addr> = self.endpoints.values().map(|e| e.ip).collect();
-        let last = (!self.subnet.mask()).saturating_sub(1);
-        for _ in 2..=last {
-            let host = if (2..=last).contains(&self.next) { self.next } else { 2 };
-            self.next = host + 1;
-            let ip = Ipv4Addr::from(u32::from(self.subnet.base) + host);
-            if !taken.contains(&ip) {
-                return Ok(ip);
-            }
+/// An address of a range that nobody has; `wanted`: this one.
+pub(crate) fn give(pool: &mut Pool, taken: &HashSet<IpAddr>, wanted: Option<IpAddr>) -> Result<IpAddr, Error> {
+    let subnet = pool.subnet;
+    // The first address of a network names it, the last of an IPv4 one is for all.
+    let usable = |ip: IpAddr| subnet.distance(ip).is_some_and(|at| at != 0 && !(subnet.is_v4() && at == subnet.last()));
+    let held = |ip: IpAddr| taken.contains(&ip) || pool.gateway == Some(ip) || pool.reserved.values().any(|r| *r == ip);
+    if let Some(ip) = wanted {
+        if !usable(ip) {
+            return invalid(format!(
+                "no configured subnet contains IP address {ip}: requested address is out of range"
+            ));
         }
-        Err(Error::Exhausted("address"))
+        if held(ip) {
+            return Err(Error::Forbidden(format!("Address already in use: {ip}")));
+        }
+        return Ok(ip);
     }
-
-    /// The container that publishes a port of the host already, on the same or on all addresses.
-    pub(crate) fn publisher(&self, proto: Proto, host_ip: Option<std::net::IpAddr>, port: u16) -> Option<&str> {
-        let clash = |other: Option<std::net::IpAddr>| host_ip.is_none() || other.is_none() || host_ip == other;
-        let found = self
-            .endpoints
-            .iter()
-            .find(|(_, e)| e.ports.iter().any(|p| p.proto == proto && p.host_port == port && clash(p.host_ip)));
-        found.map(|(id, _)| id.as_str())
+    let range = pool.range.unwrap_or(subnet);
+    let size = range.last().saturating_add(1);
+    for look in 0..size.min(MAX_LOOKS) {
+        let at = (u128::from(pool.next) % size + look) % size;
+        let Some(ip) = range.nth(at).filter(|ip| usable(*ip) && !held(*ip)) else { continue };
+        pool.next = u64::try_from(at + 1).unwrap_or(0);
+        return Ok(ip);
     }
-
-    /// A port of the host that no container publishes and `is_free` agrees to.
-    pub(crate) fn free_port(&self, proto: Proto, is_free: impl Fn(u16) -> bool) -> Result<u16, Error> {
-        CHOSEN_PORTS
-            .into_iter()
-            .find(|port| self.publisher(proto, None, *port).is_none() && is_free(*port))
-            .ok_or(Error::Exhausted("port"))
-    }
+    Err(Error::Exhausted(format!("no available addresses in {range}: remove containers")))
 }
 
 /// The Ethernet address of an endpoint: locally administered, and the same whenever it has the same address, so that
 /// neighbours' caches never mislead.
-pub(crate) fn mac(ip: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = ip.octets();
-    [0x02, 0x6b, a, b, c, d]
-}
-
-/// The state's file.
-#[derive(Debug)]
-pub(crate) struct Store {
-    folder: PathBuf,
-    file: PathBuf,
-}
-
-impl Store {
-    pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), file: folder.join("endpoints.json") }
-    }
-
-    /// Reads the state; one that can't be understood is moved aside, and `None` is as if there were none.
-    pub(crate) fn read(&self) -> Result<Option<State>, Error> {
-        let bytes = match std::fs::read(&self.file) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(self.error("read")(e)),
-        };
-        match serde_json::from_slice::<State>(&bytes) {
-            Ok(state) if (8..=30).contains(&state.subnet.prefix) => Ok(Some(state)),
-            other => {
-                let why = other.err().map_or("impossible network".to_owned(), |e| e.to_string());
-                log::warn!("{} is damaged ({why}): moved aside, starting afresh", self.file.display());
-                std::fs::rename(&self.file, self.folder.join("endpoints.json.damaged"))
-                    .map_err(self.error("move aside"))?;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Writes the state so that a loss of power leaves the old one or the new one.
-    pub(crate) fn write(&self, state: &State) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(state).map_err(|e| self.error("encode")(e.into()))?;
-        let temporary = self.folder.join("endpoints.json.new");
-        std::fs::create_dir_all(&self.folder).map_err(self.error("make the folder"))?;
-        let write = || {
-            let mut file = std::fs::File::create(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &self.file)?;
-            std::fs::File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(self.error("write"))
-    }
-
-    fn error(&self, step: &'static str) -> impl FnOnce(io::Error) -> Error {
-        let path = self.file.clone();
-        move |source| Error::State { path, step, source }
-    }
+pub(crate) fn mac(ip: IpAddr) -> Mac {
+    let mut bytes = [0x02, 0x6B, 0, 0, 0, 0];
+    let octets = octets(ip);
+    bytes[2..].copy_from_slice(&octets[octets.len() - 4..]);
+    Mac(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn endpoint(ip: Ipv4Addr) -> Endpoint {
-        Endpoint { ip, prefix: 29, gateway: ip, mac: mac(ip), ports: vec![] }
+    fn pool(subnet: &str) -> Pool {
+        choose([subnet.parse().unwrap()], &[]).unwrap()
     }
 
     #[test]
     fn addresses_run_out_by_name_and_come_back() {
-        let mut state = State::new(Subnet { base: Ipv4Addr::new(10, 0, 0, 0), prefix: 29 });
+        let (mut pool, mut taken) = (pool("10.0.0.0/29"), HashSet::new());
         for i in 2..=6 {
-            let ip = state.free_address().unwrap();
-            assert_eq!(ip, Ipv4Addr::new(10, 0, 0, i));
-            state.endpoints.insert(i.to_string(), endpoint(ip));
+            let ip = give(&mut pool, &taken, None).unwrap();
+            assert_eq!(ip, IpAddr::from(Ipv4Addr::new(10, 0, 0, i)));
+            taken.insert(ip);
         }
-        assert!(matches!(state.free_address(), Err(Error::Exhausted("address"))));
-        state.endpoints.remove("4");
-        assert_eq!(state.free_address().unwrap(), Ipv4Addr::new(10, 0, 0, 4));
+        assert!(matches!(give(&mut pool, &taken, None), Err(Error::Exhausted(_))));
+        taken.remove(&"10.0.0.4".parse().unwrap());
+        assert_eq!(give(&mut pool, &taken, None).unwrap().to_string(), "10.0.0.4");
+    }
+
+    #[test]
+    fn an_address_is_not_given_again_at_once() {
+        let mut pool = pool("fd00::/64");
+        let first = give(&mut pool, &HashSet::new(), None).unwrap();
+        assert_eq!(first.to_string(), "fd00::2");
+        assert_eq!(give(&mut pool, &HashSet::new(), None).unwrap().to_string(), "fd00::3");
+    }
+
+    #[test]
+    fn fixed_addresses_are_outside_the_range_but_inside_the_subnet() {
+        let mut pool = pool("10.0.0.0/24");
+        pool.range = Some("10.0.0.128/25".parse().unwrap());
+        pool.reserved.insert("router".into(), "10.0.0.129".parse().unwrap());
+        let mut taken = HashSet::new();
+        assert_eq!(give(&mut pool, &taken, None).unwrap().to_string(), "10.0.0.128");
+        assert_eq!(give(&mut pool, &taken, None).unwrap().to_string(), "10.0.0.130");
+        let fixed = "10.0.0.5".parse().unwrap();
+        assert_eq!(give(&mut pool, &taken, Some(fixed)).unwrap(), fixed);
+        taken.insert(fixed);
+        for (ip, refused) in [("10.0.0.5", false), ("10.0.0.1", false), ("10.0.0.129", false), ("10.0.0.0", true)] {
+            let error = give(&mut pool, &taken, Some(ip.parse().unwrap())).unwrap_err();
+            assert_eq!(matches!(error, Error::Invalid(_)), refused, "{ip}: {error}");
+        }
+        for ip in ["10.0.0.255", "10.0.1.1", "fd00::1"] {
+            assert!(matches!(give(&mut pool, &taken, Some(ip.parse().unwrap())), Err(Error::Invalid(_))), "{ip}");
+        }
     }
 
     #[test]
     fn a_network_that_the_host_uses_is_passed_over() {
-        let routes = [(Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(10, 88, 7, 0), 24)];
-        assert_eq!(choose_subnet(&CANDIDATES, &routes), Some(CANDIDATES[3]));
-        assert_eq!(choose_subnet(&CANDIDATES, &[]), Some(CANDIDATES[0]));
-    }
-
-    #[test]
-    fn a_torn_file_is_moved_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::new(dir.path());
-        store.write(&State::new(CANDIDATES[0])).unwrap();
-        assert_eq!(store.read().unwrap().unwrap().subnet, CANDIDATES[0]);
-        let bytes = std::fs::read(&store.file).unwrap();
-        std::fs::write(&store.file, &bytes[..bytes.len() / 2]).unwrap();
-        assert!(store.read().unwrap().is_none());
-        assert!(dir.path().join("endpoints.json.damaged").exists() && !store.file.exists());
+        let taken = ["172.16.0.0/12".parse().unwrap(), "10.88.7.0/24".parse().unwrap()];
+        assert_eq!(choose(first_candidates(None), &taken).unwrap().subnet.to_string(), "192.168.240.0/20");
+        assert_eq!(choose(first_candidates(None), &[]).unwrap().subnet.to_string(), "172.20.0.0/16");
+        assert_eq!(choose_v4(&taken).unwrap().subnet.to_string(), "192.168.0.0/20");
+        let first = choose_v6([1, 2, 3, 4, 5], &[]).unwrap().subnet;
+        assert_eq!(first.to_string(), "fd01:203:405::/64");
+        assert_eq!(choose_v6([1, 2, 3, 4, 5], &[first]).unwrap().subnet.to_string(), "fd01:203:405:1::/64");
     }
 }

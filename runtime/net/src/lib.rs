@@ -1,21 +1,38 @@
-//! Container networks: a bridge with address translation and published ports, over netlink alone.
+//! Container networks: bridges with address translation and published ports, and links over the host's own, all over
+//! netlink alone.
 //!
-//! - [`Net`]: attaches and detaches containers
+//! - [`Net`] (`net`): its start and what it knows; `attach`: containers come and go; `connect`: they change networks
+//!   while they run; `manage`: networks are made and removed
+//! - `network`: networks, and what is asked for of one; `types`: endpoints and published ports; `cidr`: ranges
+//! - `ipam`, `ports`: which addresses and ports are whose, pure; `state`: all of it, and its durable file
+//! - `bridge`: a network's part of the host
+//! - `inside`: a container's part, in its namespace
+//! - `dns`: containers find each other by name
 //! - `firewall`: translation and forwarding rules
-//! - `ipam`: which addresses and ports are whose, and its durable state
-//! - `link`: interfaces, addresses, routes
-//! - `netlink`: messages and sockets
-//! - `types`: endpoints and published ports
+//! - `link`, `route`: interfaces, addresses, routes; `netlink`: messages and sockets
 #![forbid(unsafe_code)]
 
+mod attach;
+mod bridge;
+mod cidr;
+mod connect;
+mod dns;
 mod error;
 mod firewall;
+mod inside;
 mod ipam;
 mod link;
+mod manage;
 mod net;
 mod netlink;
+mod network;
+mod ports;
+mod route;
+mod state;
 mod types;
 
+pub use cidr::Cidr;
 pub use error::Error;
-pub use net::Net;
-pub use types::{Endpoint, PortMap, Proto};
+pub use net::{Net, set_up_alone};
+pub use network::{DEFAULT, Driver, Network, NetworkSpec, PREDEFINED, Pool, PoolSpec};
+pub use types::{Endpoint, Mac, PortMap, Proto, Request, Sandbox, Wanted};

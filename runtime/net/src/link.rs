@@ -1,29 +1,57 @@
-//! Interfaces, addresses and routes (rtnetlink(7)).
+//! Interfaces of the host: bridges, and the pairs and links that end in containers (rtnetlink(7)).
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::netlink::{ACK, CREATE, DUMP, EXCL, Message, Socket, attributes};
-use crate::types::Endpoint;
+use crate::netlink::{ACK, CREATE, EXCL, Message, Socket};
+use crate::types::Mac;
 
-const NEWLINK: u16 = 16;
+pub(crate) const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
-const NEWADDR: u16 = 20;
-const NEWROUTE: u16 = 24;
-const GETROUTE: u16 = 26;
 const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
+pub(crate) const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const UP: u32 = 1;
-const INET: u8 = 2;
 const IFINFO_BYTES: usize = 16;
 
+/// A link into a container.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inside<'a> {
+    /// Where it ends.
+    pub netns: BorrowedFd<'a>,
+    /// Its name there.
+    pub name: &'a str,
+    /// Its Ethernet address; `None`: it shares its parent's.
+    pub mac: Option<Mac>,
+    /// Size of a packet.
+    pub mtu: Option<u32>,
+}
+
+impl Inside<'_> {
+    /// The attributes that it is made with.
+    fn add(&self, mut m: Message) -> Message {
+        m = m.text(IFLA_IFNAME, self.name).u32(IFLA_NET_NS_FD, self.netns.as_raw_fd() as u32);
+        if let Some(mac) = self.mac {
+            m = m.attr(IFLA_ADDRESS, &mac.0);
+        }
+        with_mtu(m, self.mtu)
+    }
+}
+
+fn with_mtu(m: Message, mtu: Option<u32>) -> Message {
+    match mtu {
+        Some(mtu) => m.u32(IFLA_MTU, mtu),
+        None => m,
+    }
+}
+
 /// `struct ifinfomsg`.
-fn ifinfo(index: u32, up: bool) -> [u8; IFINFO_BYTES] {
+pub(crate) fn ifinfo(index: u32, up: bool) -> [u8; IFINFO_BYTES] {
     let mut bytes = [0; IFINFO_BYTES];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     if up {
@@ -45,57 +73,78 @@ pub(crate) fn index(socket: &Socket, name: &str) -> io::Result<Option<u32>> {
     }
 }
 
-/// Makes a bridge if there is none of this name, and sets it up. With an address of its own choosing it would take the
-/// lowest of its ports', and change it as containers come and go.
-pub(crate) fn ensure_bridge(socket: &Socket, name: &str, mac: [u8; 6]) -> io::Result<u32> {
-    let found = index(socket, name)?;
-    if found.is_none() {
-        let message = Message::new(NEWLINK, ACK | CREATE | EXCL).raw(&ifinfo(0, true)).text(IFLA_IFNAME, name);
-        let message = message.attr(IFLA_ADDRESS, &mac);
-        socket.request(message.nest(IFLA_LINKINFO, |m| m.text(1, "bridge")))?;
-    }
-    let index = match found {
-        Some(index) => index,
-        None => index_of(socket, name)?,
-    };
-    set_up(socket, index)?;
-    Ok(index)
-}
-
-fn index_of(socket: &Socket, name: &str) -> io::Result<u32> {
+/// The index of an interface that must be there.
+pub(crate) fn index_of(socket: &Socket, name: &str) -> io::Result<u32> {
     index(socket, name)?.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-fn set_up(socket: &Socket, index: u32) -> io::Result<()> {
+/// Makes a bridge if there is none of this name, and sets it up. With an address of its own choosing it would take the
+/// lowest of its ports', and change it as containers come and go.
+pub(crate) fn ensure_bridge(socket: &Socket, name: &str, mac: Mac, mtu: Option<u32>) -> io::Result<u32> {
+    if let Some(index) = index(socket, name)? {
+        set_up(socket, index)?;
+        return Ok(index);
+    }
+    let message = Message::new(NEWLINK, ACK | CREATE | EXCL).raw(&ifinfo(0, true)).text(IFLA_IFNAME, name);
+    let message = with_mtu(message.attr(IFLA_ADDRESS, &mac.0), mtu);
+    socket.request(message.nest(IFLA_LINKINFO, |m| m.text(1, "bridge")))?;
+    index_of(socket, name)
+}
+
+pub(crate) fn set_up(socket: &Socket, index: u32) -> io::Result<()> {
     socket.request(Message::new(NEWLINK, ACK).raw(&ifinfo(index, true)))
 }
 
-/// Makes a pair: `name` on the bridge here, `eth0` in the other namespace, where it is born.
+/// Makes a pair: `name` on the bridge here, the other end in the other namespace, where it is born. `isolated`: it
+/// reaches the bridge itself only, not its other ports.
 pub(crate) fn make_pair(
     socket: &Socket,
     name: &str,
     bridge: u32,
-    netns: BorrowedFd<'_>,
-    mac: [u8; 6],
+    isolated: bool,
+    inside: Inside<'_>,
 ) -> io::Result<()> {
     let message = Message::new(NEWLINK, ACK | CREATE | EXCL)
         .raw(&ifinfo(0, true))
         .text(IFLA_IFNAME, name)
-        .u32(IFLA_MASTER, bridge)
-        .nest(IFLA_LINKINFO, |m| {
-            m.text(1, "veth").nest(2, |m| {
-                m.nest(1, |m| {
-                    m.raw(&ifinfo(0, false))
-                        .text(IFLA_IFNAME, "eth0")
-                        .attr(IFLA_ADDRESS, &mac)
-                        .u32(IFLA_NET_NS_FD, netns.as_raw_fd() as u32)
-                })
-            })
-        });
-    socket.request(message)?;
-    // Hairpin: what a container sends to its own published port goes back through the port it came from.
-    let message = Message::new(NEWLINK, ACK).raw(&ifinfo(0, false)).text(IFLA_IFNAME, name);
-    socket.request(message.nest(IFLA_LINKINFO, |m| m.text(4, "bridge").nest(5, |m| m.attr(4, &[1]))))
+        .u32(IFLA_MASTER, bridge);
+    let message = with_mtu(message, inside.mtu)
+        .nest(IFLA_LINKINFO, |m| m.text(1, "veth").nest(2, |m| m.nest(1, |m| inside.add(m.raw(&ifinfo(0, false))))));
+    // Hairpin (`IFLA_BRPORT_MODE`): what a container sends to its own published port goes back through the port it
+    // came from. The other is `IFLA_BRPORT_ISOLATED`.
+    let port = Message::new(NEWLINK, ACK)
+        .raw(&ifinfo(0, false))
+        .text(IFLA_IFNAME, name)
+        .nest(IFLA_LINKINFO, |m| m.text(4, "bridge").nest(5, |m| m.attr(4, &[1]).attr(33, &[u8::from(isolated)])));
+    socket.batch(vec![message, port])
+}
+
+/// How a link shares its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// `MACVLAN_MODE_…`.
+    Macvlan(u32),
+    /// `IPVLAN_MODE_…`.
+    Ipvlan(u16),
+}
+
+/// Makes a link over `parent` in the other namespace, where it is born.
+pub(crate) fn make_shared(socket: &Socket, parent: u32, sharing: Sharing, inside: Inside<'_>) -> io::Result<()> {
+    let message = Message::new(NEWLINK, ACK | CREATE | EXCL).raw(&ifinfo(0, false)).u32(IFLA_LINK, parent);
+    socket.request(inside.add(message).nest(IFLA_LINKINFO, |m| match sharing {
+        Sharing::Macvlan(mode) => m.text(1, "macvlan").nest(2, |m| m.u32(1, mode)),
+        Sharing::Ipvlan(mode) => m.text(1, "ipvlan").nest(2, |m| m.u16(1, mode)),
+    }))
+}
+
+/// Makes an interface that leads nowhere, if there is none of this name.
+pub(crate) fn ensure_dummy(socket: &Socket, name: &str) -> io::Result<u32> {
+    if let Some(index) = index(socket, name)? {
+        return Ok(index);
+    }
+    let message = Message::new(NEWLINK, ACK | CREATE | EXCL).raw(&ifinfo(0, true)).text(IFLA_IFNAME, name);
+    socket.request(message.nest(IFLA_LINKINFO, |m| m.text(1, "dummy")))?;
+    index_of(socket, name)
 }
 
 /// Removes an interface; an absent one is fine.
@@ -104,60 +153,6 @@ pub(crate) fn remove(socket: &Socket, name: &str) -> io::Result<()> {
         Err(e) if is_absent(&e) => Ok(()),
         other => other,
     }
-}
-
-/// Adds an address; one that is there already is fine.
-pub(crate) fn add_address(socket: &Socket, index: u32, ip: Ipv4Addr, prefix: u8) -> io::Result<()> {
-    let mut ifaddr = [INET, prefix, 0, 0, 0, 0, 0, 0];
-    ifaddr[4..8].copy_from_slice(&index.to_ne_bytes());
-    let broadcast = Ipv4Addr::from(u32::from(ip) | (u32::MAX >> prefix));
-    let message = Message::new(NEWADDR, ACK | CREATE | EXCL)
-        .raw(&ifaddr)
-        .attr(2, &ip.octets())
-        .attr(1, &ip.octets())
-        .attr(4, &broadcast.octets());
-    match socket.request(message) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
-/// Sets the container's side up; to be called in its namespace.
-pub(crate) fn configure_inside(endpoint: &Endpoint) -> io::Result<()> {
-    let socket = Socket::route()?;
-    let index = index_of(&socket, "eth0")?;
-    set_up(&socket, index_of(&socket, "lo")?)?;
-    add_address(&socket, index, endpoint.ip, endpoint.prefix)?;
-    set_up(&socket, index)?;
-    // Table main (254), protocol boot (3), scope universe (0), unicast (1).
-    let route = [INET, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
-    let message =
-        Message::new(NEWROUTE, ACK | CREATE | EXCL).raw(&route).attr(5, &endpoint.gateway.octets()).u32(4, index);
-    socket.request(message)
-}
-
-/// Destinations of all IPv4 routes but default ones and those over `except`.
-pub(crate) fn routes(socket: &Socket, except: Option<u32>) -> io::Result<Vec<(Ipv4Addr, u8)>> {
-    let mut request = [0; 12];
-    request[0] = INET;
-    let mut out = Vec::new();
-    for answer in socket.ask(Message::new(GETROUTE, DUMP).raw(&request))? {
-        let Some(&prefix) = answer.payload.get(1) else { continue };
-        let (mut destination, mut over) = (None, None);
-        for (kind, value) in attributes(&answer.payload, 12) {
-            if let &[a, b, c, d] = value {
-                match kind {
-                    1 => destination = Some(Ipv4Addr::new(a, b, c, d)),
-                    4 => over = Some(u32::from_ne_bytes([a, b, c, d])),
-                    _ => {}
-                }
-            }
-        }
-        if let Some(destination) = destination.filter(|_| prefix != 0 && (over.is_none() || over != except)) {
-            out.push((destination, prefix));
-        }
-    }
-    Ok(out)
 }
 
 fn is_absent(e: &io::Error) -> bool {

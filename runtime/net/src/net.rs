@@ -1,227 +1,201 @@
-//! The network of all containers on the bridge.
+//! The networks of all containers: their start, and what is known of them.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
-use std::os::fd::BorrowedFd;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-use crate::ipam::{self, State, Store};
+use crate::dns::{self, Dns, Zone};
+use crate::error::kernel;
+use crate::inside::{self, inside};
 use crate::netlink::Socket;
-use crate::{Endpoint, Error, PortMap, Proto, firewall, link};
+use crate::network::{DEFAULT, Driver, Network};
+use crate::state::{State, Store};
+use crate::types::{Endpoint, Sandbox};
+use crate::{Error, bridge, firewall, ipam, link, route};
 
-/// Name of the bridge.
-const BRIDGE: &str = "keel0";
-/// Most published ports of a container.
-const MAX_PORTS: usize = 1024;
-/// Longest name of an interface but its closing zero (`IFNAMSIZ`), one letter for ours.
-const ID_IN_NAME: usize = 11;
-
-/// The network of all containers on the bridge `keel0`. All methods may be called from any thread; they act on the
-/// network namespace of the thread that calls them, which must be the one that called [`Net::open`].
+/// The networks of all containers. All methods may be called from any thread; they act on the network namespace of the
+/// thread that calls them, which must be the one that called [`Net::open`].
 #[derive(Debug)]
 pub struct Net {
-    store: Store,
-    bridge: u32,
+    pub(crate) store: Store,
+    pub(crate) dns: Dns,
     state: Mutex<State>,
 }
 
 impl Net {
-    /// Sets up bridge, forwarding and translation rules, and reads what endpoints there were. [`Net::recover`] is to
+    /// Sets up bridges, forwarding and translation rules, and reads what endpoints there were. [`Net::recover`] is to
     /// follow.
-    pub fn open(state: &Path) -> Result<Net, Error> {
-        let store = Store::new(state);
-        let socket = Socket::route().map_err(kernel(|| "open a netlink socket".into()))?;
-        let bridge_before = link::index(&socket, BRIDGE).map_err(kernel(|| format!("look for bridge {BRIDGE}")))?;
-        let known = store.read()?;
-        let state = match known {
-            // Containers may be running on it: whatever routes came since, it stays.
-            Some(state) if bridge_before.is_some() => state,
-            known => {
-                let routes = link::routes(&socket, bridge_before).map_err(kernel(|| "list routes".into()))?;
-                let last = known.map(|s| s.subnet);
-                let candidates: Vec<_> = last.into_iter().chain(ipam::CANDIDATES).collect();
-                State::new(ipam::choose_subnet(&candidates, &routes).ok_or(Error::Exhausted("network"))?)
-            }
+    pub fn open(folder: &Path) -> Result<Net, Error> {
+        let store = Store::new(folder);
+        let socket = route_socket()?;
+        let mut state = match store.read()? {
+            Some(state) => state,
+            None => first_state()?,
         };
-        let (gateway, prefix) = (state.subnet.gateway(), state.subnet.prefix);
-        let bridge = link::ensure_bridge(&socket, BRIDGE, ipam::mac(gateway))
-            .map_err(kernel(|| format!("make bridge {BRIDGE}")))?;
-        link::add_address(&socket, bridge, gateway, prefix)
-            .map_err(kernel(|| format!("give bridge {BRIDGE} the address {gateway}/{prefix}")))?;
-        set_sysctl("net/ipv4/ip_forward")?;
-        set_sysctl(&format!("net/ipv4/conf/{BRIDGE}/route_localnet"))?;
-        store.write(&state)?;
-        let net = Net { store, bridge, state: Mutex::new(state) };
-        net.apply(&net.lock())?;
-        Ok(net)
-    }
-
-    /// Gives a container an address, an interface `eth0` in its namespace, and its published ports. If it has an
-    /// endpoint already, that goes first. Nothing is left behind by a failure.
-    pub fn attach(
-        &self,
-        id: &str,
-        netns: BorrowedFd<'_>,
-        _hostname: &str,
-        ports: &[PortMap],
-    ) -> Result<Endpoint, Error> {
-        let mut state = self.lock();
-        let name = interface(id)?;
-        self.detach_locked(&mut state, id)?;
-        let ports = decide_ports(&state, id, ports)?;
-        let ip = state.free_address()?;
-        let subnet = state.subnet;
-        let endpoint = Endpoint { ip, prefix: subnet.prefix, gateway: subnet.gateway(), mac: ipam::mac(ip), ports };
-        state.endpoints.insert(id.into(), endpoint.clone());
-        let done = self.store.write(&state).and_then(|()| {
-            self.connect(id, &name, netns, &endpoint)?;
-            self.apply(&state)
-        });
-        if let Err(e) = done {
-            if let Err(undo) = self.detach_locked(&mut state, id) {
-                log::warn!("network of container {id}: what a failed attachment left behind wasn't removed: {undo}");
+        choose_default_range(&socket, &store, &mut state)?;
+        store.write_networks(&state)?;
+        for network in state.bridges() {
+            match bridge::ensure(&socket, network) {
+                // One whose name or addresses the host has taken meanwhile leaves all others working.
+                Err(e) if network.name != DEFAULT => log::error!("network {}: {e}", network.name),
+                other => other?,
             }
-            return Err(e);
         }
-        Ok(endpoint)
+        firewall::replace(&state).map_err(kernel(|| "replace nf_tables table keel".into()))?;
+        Ok(Net { store, dns: Dns::default(), state: Mutex::new(state) })
     }
 
-    /// Takes a container off the network; one that isn't there is fine.
-    pub fn detach(&self, id: &str) -> Result<(), Error> {
-        self.detach_locked(&mut self.lock(), id)
-    }
-
-    /// A container's place.
-    pub fn endpoint(&self, id: &str) -> Option<Endpoint> {
-        self.lock().endpoints.get(id).cloned()
-    }
-
-    /// After a restart: keeps the endpoints of these containers and removes all others.
-    pub fn recover(&self, alive: &[String]) -> Result<(), Error> {
+    /// After a restart: keeps the endpoints of these containers and removes all others. Each comes with its namespace.
+    pub fn recover(&self, alive: &[(String, OwnedFd)]) -> Result<(), Error> {
         let mut state = self.lock();
-        let gone: Vec<String> = state.endpoints.keys().filter(|id| !alive.contains(id)).cloned().collect();
-        let socket = Socket::route().map_err(kernel(|| "open a netlink socket".into()))?;
+        let is_alive = |id: &String| alive.iter().any(|(known, _)| known == id);
+        let gone: Vec<String> = state.sandboxes.keys().filter(|id| !is_alive(id)).cloned().collect();
+        let socket = route_socket()?;
         for id in &gone {
-            let name = interface(id)?;
-            link::remove(&socket, &name).map_err(kernel(|| format!("remove interface {name}")))?;
-            state.endpoints.remove(id);
+            let Some(sandbox) = state.sandboxes.remove(id) else { continue };
+            for endpoint in &sandbox.endpoints {
+                let name = host_link(endpoint);
+                link::remove(&socket, &name).map_err(kernel(|| format!("remove interface {name}")))?;
+            }
         }
-        self.store.write(&state)?;
-        self.apply(&state)
-    }
-
-    fn detach_locked(&self, state: &mut State, id: &str) -> Result<(), Error> {
-        if state.endpoints.remove(id).is_none() {
+        for (id, netns) in alive {
+            let Some(sandbox) = state.sandboxes.get(id).filter(|sandbox| dns::has_names(&state, sandbox)) else {
+                continue;
+            };
+            // One that can't be served has lost its names, but the others mustn't.
+            if let Err(e) = inside(netns.as_fd(), dns::open).and_then(|sockets| self.dns.serve(id, sockets)) {
+                let networks = sandbox.endpoints.len();
+                log::error!("container {id}: in {networks} networks, but it can't find others by name: {e}");
+            }
+        }
+        self.dns.publish(Zone::new(&state));
+        if gone.is_empty() {
             return Ok(());
         }
-        // Rules first: nothing may be sent to an address that somebody else could get. Then all of the rest is tried,
-        // whatever fails of it.
-        let rules = self.apply(state);
-        let name = interface(id)?;
-        let removed = Socket::route()
-            .and_then(|socket| link::remove(&socket, &name))
-            .map_err(kernel(|| format!("remove interface {name}")));
-        let written = self.store.write(state);
-        rules.and(removed).and(written)
+        self.store.write_sandboxes(&state)?;
+        firewall::replace(&state).map_err(kernel(|| "replace nf_tables table keel".into()))
     }
 
-    fn connect(&self, id: &str, name: &str, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), Error> {
-        let socket = Socket::route().map_err(kernel(|| "open a netlink socket".into()))?;
-        link::make_pair(&socket, name, self.bridge, netns, endpoint.mac)
-            .map_err(kernel(|| format!("make interfaces {name} and eth0 of container {id}")))?;
-        inside(netns, || link::configure_inside(endpoint))
-            .map_err(kernel(|| format!("set up eth0 with {} in container {id}", endpoint.ip)))
+    /// What a container has of networks.
+    pub fn sandbox(&self, id: &str) -> Option<Sandbox> {
+        self.lock().sandboxes.get(id).cloned()
     }
 
-    fn apply(&self, state: &State) -> Result<(), Error> {
-        firewall::apply(BRIDGE, state.subnet, state.endpoints.values())
-            .map_err(kernel(|| "replace nf_tables table keel".into()))
+    /// The network that `wanted` names: a name, an ID, or the beginning of an ID.
+    pub fn find(&self, wanted: &str) -> Result<Network, Error> {
+        self.lock().find(wanted).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// All networks.
+    pub fn networks(&self) -> Vec<Network> {
+        self.lock().networks.clone()
+    }
+
+    /// The containers that are in a network now, by their IDs.
+    pub fn members(&self, network: &str) -> Vec<(String, Endpoint)> {
+        self.lock().members(network).map(|(id, endpoint)| (id.to_owned(), endpoint.clone())).collect()
+    }
+
+    /// The address under which containers find the host (`host-gateway`).
+    pub fn host_gateway(&self) -> Option<std::net::IpAddr> {
+        self.lock().find(DEFAULT).ok()?.pool(true)?.gateway
+    }
+
+    /// Tells the name server what has become of a container.
+    pub(crate) fn publish_names(&self, state: &State, changed: &Sandbox) {
+        if self.dns.is_running() && dns::has_names(state, changed) {
+            self.dns.publish(Zone::new(state));
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is written whole before the lock is let go, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The ports of a container, those to choose chosen; refused before anything is done if one is taken.
-fn decide_ports(state: &State, id: &str, wanted: &[PortMap]) -> Result<Vec<PortMap>, Error> {
-    if wanted.len() > MAX_PORTS {
-        let reason = format!("more than {MAX_PORTS} published ports");
-        return Err(Error::Refused { id: id.into(), reason });
+/// Sets up what a container has that is in no network, or in none that this engine knows of.
+pub fn set_up_alone(netns: BorrowedFd<'_>) -> Result<(), Error> {
+    let set_up = || {
+        inside::loopback(&Socket::route()?)?;
+        inside::open_to_all()
+    };
+    inside(netns, set_up).map_err(kernel(|| "set up the loopback of a container".into()))
+}
+
+/// Name of the host's end of a link into a container.
+pub(crate) fn host_link(endpoint: &Endpoint) -> String {
+    // One letter for ours, and eleven digits: an interface's name has fifteen at most.
+    format!("v{}", endpoint.id.get(..11).unwrap_or(&endpoint.id))
+}
+
+pub(crate) fn route_socket() -> Result<Socket, Error> {
+    Socket::route().map_err(kernel(|| "open a netlink socket".into()))
+}
+
+/// A random ID, 64 hexadecimal digits.
+pub(crate) fn random_id() -> Result<String, Error> {
+    Ok(random::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    let read = |bytes: &mut [u8]| std::fs::File::open("/dev/urandom")?.read_exact(bytes);
+    read(&mut bytes).map_err(kernel(|| "make a random ID".into()))?;
+    Ok(bytes)
+}
+
+pub(crate) fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The networks that are always there; the default one's range is still to be chosen.
+fn first_state() -> Result<State, Error> {
+    let mut state = State { local_bits: random()?, ..State::default() };
+    for (name, driver) in [(DEFAULT, Driver::Bridge), ("host", Driver::Host), ("none", Driver::Null)] {
+        state.networks.push(Network {
+            id: random_id()?,
+            name: name.into(),
+            created_unix_ms: unix_ms(),
+            driver,
+            internal: false,
+            ipv6: false,
+            attachable: false,
+            pools: Vec::new(),
+            options: Default::default(),
+            labels: Default::default(),
+        });
     }
-    let mut own = state.clone();
-    let nobody =
-        Endpoint { ip: Ipv4Addr::UNSPECIFIED, prefix: 32, gateway: Ipv4Addr::UNSPECIFIED, mac: [0; 6], ports: vec![] };
-    own.endpoints.insert(id.into(), nobody);
-    for port in wanted {
-        let refuse = |reason: String| Err(Error::Refused { id: id.into(), reason });
-        let ip = match port.host_ip {
-            Some(IpAddr::V6(ip)) => return refuse(format!("ports can't be published on IPv6 addresses yet ({ip})")),
-            Some(IpAddr::V4(ip)) if !ip.is_unspecified() => Some(IpAddr::V4(ip)),
-            _ => None,
-        };
-        if port.container_port == 0 {
-            return refuse("port 0 of a container can't be published".into());
+    Ok(state)
+}
+
+/// Gives the default network a range that the host's routes don't overlap. One that is in use stays.
+fn choose_default_range(socket: &Socket, store: &Store, state: &mut State) -> Result<(), Error> {
+    let default = state.find(DEFAULT)?.clone();
+    let before = link::index(socket, &default.bridge()).map_err(kernel(|| "look for the default bridge".into()))?;
+    if before.is_some() && default.pool(true).is_some() {
+        return Ok(());
+    }
+    let mut taken = routes(socket, state)?;
+    taken.extend(state.networks.iter().filter(|n| n.id != default.id).flat_map(|n| &n.pools).map(|pool| pool.subnet));
+    let last = default.pool(true).map(|pool| pool.subnet).or_else(|| store.range_before());
+    let pool = ipam::choose(ipam::first_candidates(last), &taken)?;
+    if let Some(network) = state.by_id_mut(&default.id) {
+        network.pools = vec![pool];
+    }
+    Ok(())
+}
+
+/// What the host routes, but for our own bridges.
+pub(crate) fn routes(socket: &Socket, state: &State) -> Result<Vec<crate::Cidr>, Error> {
+    let list = || -> io::Result<_> {
+        let mut ours = Vec::new();
+        for network in state.bridges() {
+            ours.extend(link::index(socket, &network.bridge())?);
         }
-        let bind = |number| listen(port.proto, ip, number);
-        let host_port = if port.host_port == 0 {
-            own.free_port(port.proto, |number| bind(number).is_ok())?
-        } else {
-            if let Some(other) = own.publisher(port.proto, ip, port.host_port) {
-                return Err(Error::PortTaken { port: *port, by: format!("container {other}") });
-            }
-            match bind(port.host_port) {
-                Ok(()) => port.host_port,
-                Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-                    return Err(Error::PortTaken { port: *port, by: "another program on the host".into() });
-                }
-                Err(e) => return refuse(format!("publish port {}/{}: {e}", port.host_port, port.proto)),
-            }
-        };
-        let decided = PortMap { host_ip: ip, host_port, ..*port };
-        if let Some(endpoint) = own.endpoints.get_mut(id) {
-            endpoint.ports.push(decided);
-        }
-    }
-    Ok(own.endpoints.remove(id).map(|e| e.ports).unwrap_or_default())
-}
-
-/// Whether a program on the host could listen on a port, so that none does.
-fn listen(proto: Proto, ip: Option<IpAddr>, port: u16) -> io::Result<()> {
-    let ip = ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    match proto {
-        Proto::Tcp => TcpListener::bind((ip, port)).map(drop),
-        Proto::Udp => UdpSocket::bind((ip, port)).map(drop),
-    }
-}
-
-/// Runs something in another network namespace, on a thread of its own that ends there.
-fn inside(netns: BorrowedFd<'_>, what: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, move || {
-            move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))?;
-            what()
-        })?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
-    })
-}
-
-/// Name of the host's interface for a container.
-fn interface(id: &str) -> Result<String, Error> {
-    if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
-        return Err(Error::Refused { id: id.into(), reason: "an ID has letters, digits, _ and - only".into() });
-    }
-    Ok(format!("v{}", &id[..id.len().min(ID_IN_NAME)]))
-}
-
-fn set_sysctl(name: &str) -> Result<(), Error> {
-    std::fs::write(Path::new("/proc/sys").join(name), "1").map_err(kernel(|| format!("set {name} to 1")))
-}
-
-fn kernel(step: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Kernel { step: step(), source }
+        route::list(socket, &ours)
+    };
+    list().map_err(kernel(|| "list the host's routes".into()))
 }

@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
 pub(crate) const REQUEST: u16 = 0x1;
 pub(crate) const ACK: u16 = 0x4;
 pub(crate) const DUMP: u16 = 0x300;
+pub(crate) const REPLACE: u16 = 0x100;
 pub(crate) const EXCL: u16 = 0x200;
 pub(crate) const CREATE: u16 = 0x400;
 pub(crate) const APPEND: u16 = 0x800;
@@ -21,6 +22,8 @@ const HEADER: usize = 16;
 const NESTED: u16 = 0x8000;
 /// How long the kernel may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest batch: room for the ports of some ten thousand containers.
+const BATCH_BYTES: usize = 16 << 20;
 /// Most packets of one answer.
 const MAX_PACKETS: usize = 4096;
 /// Room for a packet: the kernel's dumps use up to 32 KiB.
@@ -64,6 +67,10 @@ impl Message {
         self.attr(kind, &value.to_ne_bytes())
     }
 
+    pub(crate) fn u16(self, kind: u16, value: u16) -> Self {
+        self.attr(kind, &value.to_ne_bytes())
+    }
+
     /// In network byte order, as nf_tables wants its numbers.
     pub(crate) fn be32(self, kind: u16, value: u32) -> Self {
         self.attr(kind, &value.to_be_bytes())
@@ -74,6 +81,13 @@ impl Message {
         self = inner(self.attr(kind | NESTED, &[]));
         let len = (self.0.len() - at) as u16;
         self.0[at..at + 2].copy_from_slice(&len.to_ne_bytes());
+        self
+    }
+
+    /// Asks the kernel to tell of success, too.
+    pub(crate) fn acknowledged(mut self) -> Self {
+        let flags = u16::from_ne_bytes([self.0[6], self.0[7]]) | ACK;
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
         self
     }
 
@@ -107,8 +121,11 @@ impl Socket {
         Self::open(None)
     }
 
+    /// With room for a batch of [`BATCH_BYTES`], which the kernel takes only whole.
     pub(crate) fn netfilter() -> io::Result<Self> {
-        Self::open(Some(netlink::NETFILTER))
+        let socket = Self::open(Some(netlink::NETFILTER))?;
+        set_socket_send_buffer_size_force(&socket.0, BATCH_BYTES)?;
+        Ok(socket)
     }
 
     fn open(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {

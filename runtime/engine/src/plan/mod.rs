@@ -6,13 +6,14 @@
 //! - [`process`]: words, environment, capabilities, limits of the process
 //! - [`users`]: users and groups from the image's own `/etc/passwd` and `/etc/group`
 //! - [`mounts`]: binds, volumes, tmpfs
-//! - [`ports`]: network mode and published ports
+//! - [`networks`], [`ports`]: networks, published ports
 //! - [`resources`]: cgroup limits
 //! - [`security`]: namespaces, privileges, filters
 //! - [`spec`]: all of it as one OCI configuration
 
 pub mod merge;
 pub mod mounts;
+pub mod networks;
 pub mod ports;
 pub mod process;
 pub mod refuse;

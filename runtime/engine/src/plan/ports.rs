@@ -1,38 +1,14 @@
-//! Network mode and published ports.
+//! Published ports.
 
 use bollard_stubs::models::{ContainerCreateBody, HostConfig};
 use keel_net::{PortMap, Proto};
 
 use super::bad;
+use super::networks::{self, Mode};
 use crate::error::Error;
 
 /// Most published ports of one container.
 const MAX_PORTS: usize = 1024;
-
-/// How a container is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// To the bridge, with an address of its own.
-    Bridge,
-    /// Not at all.
-    None,
-    /// It shares the host's network.
-    Host,
-}
-
-/// The network mode asked for.
-pub fn mode(body: &ContainerCreateBody) -> Result<Mode, Error> {
-    if body.network_disabled == Some(true) {
-        return Ok(Mode::None);
-    }
-    match body.host_config.as_ref().and_then(|host| host.network_mode.as_deref()).unwrap_or_default() {
-        "" | "default" | "bridge" => Ok(Mode::Bridge),
-        "none" => Ok(Mode::None),
-        "host" => Ok(Mode::Host),
-        name if name.starts_with("container:") => bad("--network container:… isn't supported yet"),
-        name => Err(Error::NotFound(format!("network {name} not found"))),
-    }
-}
 
 /// The ports to publish. Only a container on the bridge has any.
 pub fn published(body: &ContainerCreateBody) -> Result<Vec<PortMap>, Error> {
@@ -45,18 +21,11 @@ pub fn published(body: &ContainerCreateBody) -> Result<Vec<PortMap>, Error> {
         bound.push((proto, container_port));
         for binding in bindings.iter().flatten() {
             let host_ip = match binding.host_ip.as_deref().unwrap_or_default() {
-                "" | "0.0.0.0" | "::" => None,
+                "" => None,
                 ip => Some(ip.parse().or_else(|_| bad(format!("Invalid address {ip} to publish port {name} on")))?),
             };
-            let host_port = match binding.host_port.as_deref().unwrap_or_default() {
-                "" => 0,
-                range if range.contains('-') => {
-                    return bad(format!("publishing port {name} on a range of ports isn't supported yet"));
-                }
-                number => number.parse().or_else(|_| bad(format!("Invalid port {number:?} to publish {name} on")))?,
-            };
-            let map = PortMap { proto, host_ip, host_port, container_port };
-            // The client sends 0.0.0.0 and :: as two bindings; both are "everywhere" here.
+            let (host_port, host_port_end) = host_ports(name, binding.host_port.as_deref().unwrap_or_default())?;
+            let map = PortMap { proto, host_ip, host_port, host_port_end, container_port };
             if host_port == 0 || !ports.contains(&map) {
                 ports.push(map);
             }
@@ -65,14 +34,31 @@ pub fn published(body: &ContainerCreateBody) -> Result<Vec<PortMap>, Error> {
     for name in body.exposed_ports.iter().flatten() {
         let (proto, container_port) = port(name)?;
         if host.publish_all_ports == Some(true) && !bound.contains(&(proto, container_port)) {
-            ports.push(PortMap { proto, host_ip: None, host_port: 0, container_port });
+            ports.push(PortMap { proto, host_ip: None, host_port: 0, host_port_end: 0, container_port });
         }
     }
     if ports.len() > MAX_PORTS {
         return bad(format!("more than {MAX_PORTS} published ports"));
     }
     ports.sort_by_key(|map| (map.container_port, map.proto, map.host_port));
-    Ok(if mode(body)? == Mode::Bridge { ports } else { Vec::new() })
+    Ok(if matches!(networks::mode(body)?, Mode::Network(_)) { ports } else { Vec::new() })
+}
+
+/// `8080`, or `8000-8010` to choose from, or nothing: any.
+fn host_ports(name: &str, text: &str) -> Result<(u16, u16), Error> {
+    let number =
+        |text: &str| text.parse::<u16>().or_else(|_| bad(format!("Invalid port {text:.20?} to publish {name} on")));
+    match text.split_once('-') {
+        _ if text.is_empty() => Ok((0, 0)),
+        None => Ok((number(text)?, 0)),
+        Some((first, last)) => {
+            let (first, last) = (number(first)?, number(last)?);
+            if first == 0 || first > last {
+                return bad(format!("Invalid range of ports {text:.20} to publish {name} on"));
+            }
+            Ok((first, last))
+        }
+    }
 }
 
 /// `80/tcp` or `80`.
@@ -81,6 +67,7 @@ pub fn port(name: &str) -> Result<(Proto, u16), Error> {
     let proto = match proto {
         "tcp" => Proto::Tcp,
         "udp" => Proto::Udp,
+        "sctp" => Proto::Sctp,
         other => return bad(format!("port {name}: protocol {other} isn't supported")),
     };
     match number.parse() {
@@ -104,7 +91,7 @@ mod tests {
             {"HostIp":"::","HostPort":"8080"}],"53/udp":[{"HostIp":"127.0.0.1","HostPort":""}]}}}"#,
         );
         let ports = published(&body).unwrap();
-        assert_eq!(ports.len(), 2);
+        assert_eq!(ports.len(), 3);
         assert_eq!((ports[0].container_port, ports[0].host_port, ports[0].host_ip.is_some()), (53, 0, true));
         assert_eq!((ports[1].container_port, ports[1].host_port), (80, 8080));
     }
@@ -120,9 +107,11 @@ mod tests {
 
     #[test]
     fn what_is_no_port_is_refused() {
-        for name in ["0/tcp", "65536", "80/sctp", "x", "-1/udp", "80-90/tcp"] {
+        for name in ["0/tcp", "65536", "80/dccp", "x", "-1/udp", "80-90/tcp"] {
             assert!(port(name).is_err(), "{name}");
         }
-        assert!(published(&body(r#"{"HostConfig":{"PortBindings":{"80":[{"HostPort":"8000-8010"}]}}}"#)).is_err());
+        let range = |text: &str| host_ports("80/sctp", text);
+        assert_eq!(range("8000-8010").unwrap(), (8000, 8010));
+        assert!(range("8010-8000").is_err() && range("0-5").is_err() && range("-").is_err() && range("x").is_err());
     }
 }

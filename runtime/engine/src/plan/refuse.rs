@@ -10,21 +10,6 @@ pub fn check(body: &ContainerCreateBody) -> Result<(), Error> {
     if wants_health_check(body.healthcheck.as_ref()) {
         return bad("health checks aren't supported yet: leave them out, or use --no-healthcheck");
     }
-    let endpoints = body.networking_config.as_ref().and_then(|config| config.endpoints_config.as_ref());
-    for (name, endpoint) in endpoints.into_iter().flatten() {
-        if !matches!(name.as_str(), "default" | "bridge" | "host" | "none") {
-            return bad(format!("network {name}: networks of one's own aren't supported yet"));
-        }
-        let fixed = endpoint.ipam_config.as_ref().is_some_and(|ipam| {
-            [&ipam.ipv4_address, &ipam.ipv6_address].iter().any(|a| a.as_ref().is_some_and(|a| !a.is_empty()))
-        });
-        if fixed || filled(endpoint.mac_address.as_ref()) {
-            return bad("a fixed address (--ip, --mac-address) isn't supported yet");
-        }
-        if some(endpoint.links.as_ref()) {
-            return bad("--link isn't supported");
-        }
-    }
     body.host_config.as_ref().map_or(Ok(()), check_host_config)
 }
 
@@ -35,7 +20,7 @@ pub fn wants_health_check(check: Option<&HealthConfig>) -> bool {
 }
 
 fn check_host_config(host: &HostConfig) -> Result<(), Error> {
-    let refused: [(&str, bool); 33] = [
+    let refused: [(&str, bool); 32] = [
         ("--cgroup-parent", filled(host.cgroup_parent.as_ref())),
         ("--blkio-weight-device", some(host.blkio_weight_device.as_ref())),
         ("--device-read-bps", some(host.blkio_device_read_bps.as_ref())),
@@ -56,7 +41,6 @@ fn check_host_config(host: &HostConfig) -> Result<(), Error> {
         ("IOMaximumBandwidth", set(host.io_maximum_bandwidth)),
         ("--volumes-from", some(host.volumes_from.as_ref())),
         ("Cgroup", filled(host.cgroup.as_ref())),
-        ("--link", some(host.links.as_ref())),
         ("--storage-opt", host.storage_opt.as_ref().is_some_and(|options| !options.is_empty())),
         ("--runtime", filled(host.runtime.as_ref())),
         ("--uts (other than host)", other(host.uts_mode.as_ref(), &["host"])),
@@ -121,7 +105,6 @@ mod tests {
             (r#"{"HostConfig":{"PidMode":"container:x"}}"#, "--pid"),
             (r#"{"HostConfig":{"LogConfig":{"Type":"syslog"}}}"#, "--log-driver"),
             (r#"{"Healthcheck":{"Test":["CMD","true"]}}"#, "health"),
-            (r#"{"NetworkingConfig":{"EndpointsConfig":{"mine":{}}}}"#, "mine"),
         ] {
             let error = check(&serde_json::from_str(body).unwrap()).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");

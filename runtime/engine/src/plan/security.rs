@@ -4,8 +4,8 @@ use bollard_stubs::models::{ContainerCreateBody, HostConfig, HostConfigCgroupnsM
 use keel_oci::defaults;
 use keel_oci::spec::{Namespace, NamespaceKind};
 
-use super::ports::Mode;
-use super::{bad, ports};
+use super::bad;
+use super::networks::{self, Mode};
 use crate::error::Error;
 
 /// All capabilities of Linux 6.12 (capability.h), in their order.
@@ -97,7 +97,13 @@ pub fn security(body: &ContainerCreateBody) -> Result<Security, Error> {
             && !(not_cgroup && namespace.kind == NamespaceKind::Cgroup)
             && !(not_uts && namespace.kind == NamespaceKind::Uts)
     };
-    let namespaces = defaults::namespaces().into_iter().filter(kept).collect();
+    let mut namespaces: Vec<Namespace> = defaults::namespaces().into_iter().filter(kept).collect();
+    if matches!(networks::mode(body)?, Mode::Container(_)) {
+        // Its start says where that is.
+        for namespace in namespaces.iter_mut().filter(|namespace| namespace.kind == NamespaceKind::Network) {
+            namespace.path = Some(String::new());
+        }
+    }
     let capabilities = capabilities(host, privileged)?;
     Ok(Security { capabilities, filtered, no_new_privileges, privileged, own_users, namespaces })
 }
@@ -107,7 +113,7 @@ pub fn security(body: &ContainerCreateBody) -> Result<Security, Error> {
 pub fn shared_with_host(body: &ContainerCreateBody) -> Result<Vec<NamespaceKind>, Error> {
     let host = body.host_config.as_ref();
     let mut shares = Vec::new();
-    if ports::mode(body)? == Mode::Host {
+    if networks::mode(body)? == Mode::Host {
         shares.push(NamespaceKind::Network);
     }
     if host.is_some_and(|host| host.pid_mode.as_deref() == Some("host")) {
