@@ -1,9 +1,11 @@
 //! All cases.
 //!
+//! - `cgroups`: `linux.cgroupsPath` and `linux.resources`, in cgroup v2; `update`, `events`
 //! - `commands`: what engines ask of a runtime's command line beyond the specification
 //! - `credentials`: capabilities, no_new_privs, terminal
 //! - `devices`: device nodes, and which of them may be used
 //! - `exec`: further processes in a running container, pausing, listing processes
+//! - `features`: `features`: what the runtime says of itself
 //! - `hooks`: `hooks`: order, place, input, failure, time-out
 //! - `lifecycle`: create, start, state, kill, delete, and their errors
 //! - `mounts`: `mounts`: order, kinds, options, destinations
@@ -11,11 +13,14 @@
 //! - `process`: what runs, and as whom: `process`
 //! - `root`: the root file system, masked and read-only paths, kernel parameters
 //! - `seccomp`: `linux.seccomp`
+//! - `security`: ways out of a container that others had open
 
+mod cgroups;
 mod commands;
 mod credentials;
 mod devices;
 mod exec;
+mod features;
 mod hooks;
 mod lifecycle;
 mod mounts;
@@ -23,6 +28,7 @@ mod namespaces;
 mod process;
 mod root;
 mod seccomp;
+mod security;
 
 use crate::case::Case;
 
@@ -41,7 +47,10 @@ pub(crate) fn all() -> Vec<Case> {
         devices::CASES,
         seccomp::CASES,
         hooks::CASES,
+        cgroups::CASES,
         exec::CASES,
+        features::CASES,
+        security::CASES,
     ]
     .concat()
 }
