@@ -31,7 +31,7 @@ cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='-C target-feature=+crt-stat
              cargo build -q --profile host --target $(TARGET)
 BUILT     := build/cargo/$(TARGET)/host
 
-.PHONY: help deps tools programs faults keys inputs release image run publish demo test bench lint clean
+.PHONY: help deps tools programs conformance-programs conformance faults keys inputs release image run publish demo test bench lint clean
 
 help:
 	@echo 'make image    a signed release and a disk image, in build/cloud/'
@@ -39,6 +39,7 @@ help:
 	@echo 'make publish  VERSION=X.Y.Z: builds that version into the update repository build/cloud/repository'
 	@echo 'make demo     boots, updates and breaks a machine, and shows what it does about it'
 	@echo 'make test     formatting, lints, unit tests, then scenarios in QEMU (ARGS=NAME: these scenarios only)'
+	@echo 'make conformance  the OCI runtime against its specification, beside crun and runc, here and in a guest (ARGS=NAME-PART)'
 	@echo 'make bench    size, boot and memory, measured (ARGS=KEY: these figures only)'
 	@echo 'make lint     formatting and lints alone'
 	@echo 'make deps     the Debian packages that all this needs; the others call it'
@@ -66,6 +67,16 @@ programs: deps
 	@mkdir -p build/programs
 	@$(foreach p,init host updater runtime,$(call install,$(BUILT)/keel-$(p),build/programs/$(p)) &&) \
 		$(call install,$(BUILT)/keelctl,build/programs/keelctl)
+
+# The OCI runtime as a command, and the suite that holds it to its specification. Static, for bundles and bare guests.
+conformance-programs: deps
+	@$(cargo_host) -p keel-oci -p keel-oci-conformance
+	@mkdir -p build/conformance
+	@$(foreach p,keel-oci keel-oci-conformance keel-oci-probe,$(call install,$(BUILT)/$(p),build/conformance/$(p)) &&) true
+
+# The whole table, with crun and runc as the check of the suite itself.
+conformance: conformance-programs inputs
+	@$(TOOLS)/keel-conformance --peers --table $(ARGS)
 
 # Programs that break a release on purpose, for tests.
 faults: deps
@@ -106,10 +117,11 @@ lint:
 
 test: deps lint
 	@cargo test -q --workspace
-	@$(MAKE) --no-print-directory programs faults inputs keys
+	@$(MAKE) --no-print-directory programs faults inputs keys conformance-programs
+	@$(TOOLS)/keel-conformance --quiet
 	@$(TOOLS)/keel-scenarios $(ARGS)
 
-bench: programs faults inputs keys
+bench: programs faults inputs keys conformance-programs
 	@$(TOOLS)/keel-bench $(ARGS)
 
 clean:

@@ -14,6 +14,9 @@ use keel_image::cpio::Archive;
 
 use crate::machine::{Clock, accelerator, path, tail};
 
+/// `no_timer_check`: on a busy workstation an emulated timer ticks too late for the kernel, which then gives up.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/init";
+
 /// What a guest is to do.
 pub struct Job<'a> {
     /// Folder for its files; emptied.
@@ -65,7 +68,7 @@ pub fn run(job: &Job) -> Result<Done> {
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35"])
         .args(["-m", &job.memory_mib.to_string()])
         .args(accelerator(job.clock, job.kernel))
-        .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"])
+        .args(["-append", CMDLINE])
         .args(["-chardev", &format!("file,id=console,path={}", path(&file("console"))?), "-serial", "chardev:console"])
         .args(["-device", "virtio-serial-pci"])
         .args(port("out")?)

@@ -2,11 +2,13 @@
 //!
 //! - [`boot`]: guest time from kernel start to the API and to the first container
 //! - [`memory`]: what the host programs hold, and the smallest guest that works
+//! - [`oci`]: a container's life by our OCI runtime, beside crun's and runc's
 //! - [`report`]: `build/bench.json`, `build/bench.md` and a plot
 //! - [`size`]: bytes of a release
 
 pub mod boot;
 pub mod memory;
+pub mod oci;
 pub mod report;
 pub mod size;
 
@@ -80,6 +82,20 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement {
         keys: &["boot_init_ms", "boot_api_over_floor_ms", "boot_first_container_over_floor_ms"],
         run: boot::times,
+    },
+    Measurement {
+        keys: &[
+            "oci_vs_crun",
+            "oci_exec_vs_crun",
+            "oci_vs_crun_guest",
+            "oci_exec_vs_crun_guest",
+            "oci_run_ms",
+            "oci_exec_ms",
+            "oci_run_guest_ms",
+            "oci_exec_guest_ms",
+            "oci_peak_kib",
+        ],
+        run: oci::times,
     },
     Measurement { keys: &["idle_memory_kib", "pid1_rss_kib"], run: memory::idle },
     Measurement { keys: &["smallest_guest_mib"], run: memory::smallest_guest },

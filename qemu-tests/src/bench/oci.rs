@@ -1,0 +1,101 @@
+//! A container's life and `exec`, by our OCI runtime, crun and runc in turn: on this machine, and in a guest.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Figure;
+use crate::build::Build;
+use crate::conformance::{Suite, peers};
+use crate::machine::Clock;
+
+/// Rounds on this machine.
+const ROUNDS: u32 = 60;
+/// Rounds in the guest.
+const GUEST_ROUNDS: u32 = 50;
+/// Goal: this share of crun's time.
+const GOAL: f64 = 0.6;
+/// Our program's name.
+const OURS: &str = "keel-oci";
+
+/// The ratios to crun, then the times and the memory that they are made of.
+pub fn times(_build: &Build) -> Result<Vec<Figure>> {
+    let suite = Suite::here()?;
+    let peers = peers()?;
+    let mut command = suite.command();
+    command.args(["--bench", &ROUNDS.to_string(), "--runtime"]).arg(suite.runtime());
+    for peer in &peers {
+        command.arg("--runtime").arg(peer);
+    }
+    let output = command.output().context("run keel-oci-conformance")?;
+    ensure!(output.status.success(), "keel-oci-conformance: {}", String::from_utf8_lossy(&output.stderr));
+    let here: Value = serde_json::from_slice(&output.stdout)?;
+    let words = ["--bench".to_owned(), GUEST_ROUNDS.to_string()];
+    let done = suite.in_guest("bench-oci", &peers, &words, Clock::Instructions)?;
+    ensure!(done.code == 0, "keel-oci-conformance in a guest: {}", done.output);
+    let guest: Value = serde_json::from_str(&done.output)?;
+    let place =
+        format!("create+start+wait+delete of a static program that does nothing, {ROUNDS} rounds in turn, here");
+    let inside = "the same in a guest on the target's kernel with cgroup v2, a nanosecond an instruction";
+    let mut figures = vec![
+        ratio("oci_vs_crun", &here, "runMs", &place)?,
+        ratio("oci_exec_vs_crun", &here, "execMs", "exec of the same program, likewise")?,
+        ratio("oci_vs_crun_guest", &guest, "runMs", inside)?,
+        ratio("oci_exec_vs_crun_guest", &guest, "execMs", inside)?,
+    ];
+    figures.push(absolute("oci_run_ms", "ms", &here, "runMs", &place)?);
+    figures.push(absolute("oci_exec_ms", "ms", &here, "execMs", "exec of the same program, likewise")?);
+    figures.push(absolute("oci_run_guest_ms", "ms", &guest, "runMs", inside)?);
+    figures.push(absolute("oci_exec_guest_ms", "ms", &guest, "execMs", inside)?);
+    figures.push(absolute("oci_peak_kib", "KiB", &here, "peakKib", "highest resident set of the runtime's processes")?);
+    Ok(figures)
+}
+
+/// Each of our rounds divided by the median of crun's.
+fn ratio(key: &'static str, all: &Value, of: &str, how: &str) -> Result<Figure> {
+    let crun = median(&samples(all, "crun", of)?);
+    let ours = samples(all, OURS, of)?.iter().map(|sample| sample / crun).collect();
+    let mut figure = Figure::new(key, "", Some(GOAL), how, ours);
+    figure.peers = others(all, |name| Ok(median(&samples(all, name, of)?) / crun))?;
+    Ok(figure)
+}
+
+fn absolute(key: &'static str, unit: &'static str, all: &Value, of: &str, how: &str) -> Result<Figure> {
+    let mut figure = Figure::new(key, unit, None, how, samples(all, OURS, of)?);
+    figure.peers = others(all, |name| Ok(median(&samples(all, name, of)?)))?;
+    Ok(figure)
+}
+
+fn others(all: &Value, value: impl Fn(&str) -> Result<f64>) -> Result<BTreeMap<String, f64>> {
+    let names = all.as_object().into_iter().flatten().map(|(name, _)| name).filter(|name| *name != OURS);
+    names.map(|name| Ok((name.clone(), value(name)?))).collect()
+}
+
+fn samples(all: &Value, runtime: &str, of: &str) -> Result<Vec<f64>> {
+    let list: Vec<f64> = all[runtime][of].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+    ensure!(!list.is_empty(), "no {of} was measured for {runtime}");
+    Ok(list)
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_to_the_median_of_crun() {
+        let all = serde_json::json!({
+            "keel-oci": { "runMs": [2.0, 4.0, 3.0] }, "crun": { "runMs": [10.0, 5.0, 90.0] }, "runc": { "runMs": [30.0] },
+        });
+        let figure = ratio("oci_vs_crun", &all, "runMs", "").unwrap();
+        assert_eq!(figure.samples, [0.2, 0.4, 0.3]);
+        assert_eq!(figure.peers, [("crun".to_owned(), 1.0), ("runc".to_owned(), 3.0)].into());
+        assert!(ratio("oci_vs_crun", &all, "execMs", "").is_err());
+    }
+}
