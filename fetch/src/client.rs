@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keel_spec::paths;
-use ureq::Agent;
 use ureq::http::{HeaderMap, Uri, header};
+use ureq::{Agent, AsSendBody};
 
 use crate::connect::{self, Dial, SecureDial};
 use crate::error::Error;
 use crate::message::{Body, Method, Request, Response};
+use crate::proxy::{Chosen, Proxies};
 use crate::resolve::DnsResolver;
 use crate::tls::Trust;
 use crate::{range, url};
-use ureq::unversioned::transport::Connector;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
 
 /// Redirects followed before giving up.
 pub const MAX_REDIRECTS: u32 = 5;
@@ -41,6 +42,8 @@ pub struct Options {
     pub resolv_conf: PathBuf,
     /// Names known without asking, in the format of hosts(5).
     pub hosts: PathBuf,
+    /// Which requests go through a proxy.
+    pub proxies: Proxies,
 }
 
 impl Default for Options {
@@ -53,6 +56,7 @@ impl Default for Options {
             user_agent: concat!("keel/", env!("CARGO_PKG_VERSION")).into(),
             resolv_conf: paths::RESOLV_CONF.into(),
             hosts: "/etc/hosts".into(),
+            proxies: Proxies::default(),
         }
     }
 }
@@ -61,6 +65,7 @@ impl Default for Options {
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
+    proxies: Chosen,
     connect_timeout: Duration,
     idle_timeout: Duration,
 }
@@ -71,6 +76,8 @@ impl Client {
     pub fn new(options: Options) -> Result<Self, Error> {
         let trust = Trust::new(options.ca_file, options.extra_ca_pem)
             .map_err(|reason| Error::Setup { url: "any address".into(), reason })?;
+        let proxies =
+            Chosen::new(options.proxies).map_err(|reason| Error::Setup { url: "any address".into(), reason })?;
         let config = Agent::config_builder()
             // Statuses, redirects and proxies are ours to decide on: an environment must not route us elsewhere.
             .http_status_as_error(false)
@@ -89,10 +96,11 @@ impl Client {
             .timeout_per_read(Some(options.idle_timeout))
             .timeout_per_write(Some(options.idle_timeout))
             .build();
-        let connector = ().chain(Dial::default()).chain(SecureDial::new(trust));
+        let connector = ().chain(ConnectProxyConnector::default()).chain(Dial::default()).chain(SecureDial::new(trust));
         let resolver = DnsResolver::new(options.resolv_conf, options.hosts);
         Ok(Self {
             agent: Agent::with_parts(config, connector, resolver),
+            proxies,
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
         })
@@ -145,6 +153,7 @@ impl Client {
             Method::Head => ("HEAD", None),
             Method::Post => ("POST", Some(request.body)),
             Method::Put => ("PUT", Some(request.body)),
+            Method::Patch => ("PATCH", Some(request.body)),
         };
         let mut head = ureq::http::Request::builder().method(name).uri(target.clone());
         for (name, value) in request.headers {
@@ -157,9 +166,10 @@ impl Client {
                 .ok_or(Error::Url { url: shown.clone(), reason: "the range asked for holds no byte" })?;
             head = head.header(header::RANGE, value);
         }
+        let proxy = self.proxies.of(target);
         let sent = match body {
-            None => head.body(()).map_err(ureq::Error::from).and_then(|message| self.agent.run(message)),
-            Some(body) => head.body(body).map_err(ureq::Error::from).and_then(|message| self.agent.run(message)),
+            None => head.body(()).map_err(ureq::Error::from).and_then(|message| self.run(message, proxy)),
+            Some(body) => head.body(body).map_err(ureq::Error::from).and_then(|message| self.run(message, proxy)),
         };
         let message = sent.map_err(|error| connect::explain(&shown, error, self.connect_timeout, self.idle_timeout))?;
         let (head, body) = message.into_parts();
@@ -177,6 +187,19 @@ impl Client {
                 idle_timeout: self.idle_timeout,
             },
         })
+    }
+}
+
+impl Client {
+    fn run(
+        &self,
+        message: ureq::http::Request<impl AsSendBody>,
+        proxy: Option<&ureq::Proxy>,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        match proxy {
+            None => self.agent.run(message),
+            Some(proxy) => self.agent.run(self.agent.configure_request(message).proxy(Some(proxy.clone())).build()),
+        }
     }
 }
 

@@ -68,6 +68,8 @@ pub enum Error {
         status: u16,
         /// Beginning of the body, if it is text; at most [`crate::message::MAX_EXCERPT_BYTES`].
         body: String,
+        /// How long the server asks to be left alone (RFC 9110 section 10.2.3), where it says so in seconds.
+        retry_after: Option<Duration>,
     },
     /// The body is, or claims to be, longer than the caller allows.
     #[error("request for {url}: the body is longer than the {max_bytes} bytes allowed")]
@@ -114,6 +116,14 @@ impl Error {
             Self::Url { .. } | Self::Setup { .. } | Self::Tls { .. } | Self::TooLong { .. } | Self::Protocol { .. } => {
                 false
             }
+        }
+    }
+
+    /// How long the server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 

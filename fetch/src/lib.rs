@@ -5,6 +5,7 @@
 //! - [`connect`]: the chain that makes a connection, with errors that say which step failed
 //! - [`error`]: what can go wrong; every message names the address
 //! - [`message`]: requests and responses
+//! - [`proxy`]: which requests go through a proxy
 //! - [`range`]: `Range` and `Content-Range`
 //! - [`resolve`]: names to addresses over DNS, without the C library
 //! - [`tls`]: trust anchors, read when the first https request needs them
@@ -16,6 +17,7 @@ pub mod client;
 mod connect;
 pub mod error;
 pub mod message;
+pub mod proxy;
 mod range;
 pub mod resolve;
 mod tls;
@@ -24,3 +26,5 @@ mod url;
 pub use client::{Client, Options};
 pub use error::Error;
 pub use message::{Body, Method, Request, Response};
+pub use proxy::Proxies;
+pub use url::{is_same_origin, resolve_location};

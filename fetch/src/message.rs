@@ -23,6 +23,8 @@ pub enum Method {
     Post,
     /// `PUT`; its redirects aren't followed but returned.
     Put,
+    /// `PATCH` (RFC 5789); its redirects aren't followed but returned.
+    Patch,
 }
 
 /// One request.
@@ -37,7 +39,7 @@ pub struct Request<'a> {
     pub range: Option<Range<u64>>,
     /// Most bytes of the response's body, [`Error::TooLong`] beyond.
     pub max_bytes: u64,
-    /// Body to send, for `POST` and `PUT`.
+    /// Body to send, for `POST`, `PUT` and `PATCH`.
     pub body: &'a [u8],
 }
 
@@ -89,6 +91,8 @@ impl Response {
         if (200..300).contains(&self.status) {
             return Ok(self);
         }
+        let retry_after =
+            self.header("retry-after").and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
         let mut start = Vec::new();
         // The status is the error to report; a body that fails as well adds nothing.
         let _ = (&mut self.body).take(MAX_EXCERPT_BYTES).read_to_end(&mut start);
@@ -98,7 +102,7 @@ impl Response {
             .collect::<String>()
             .trim()
             .to_owned();
-        Err(Error::Status { url: self.body.url.clone(), status: self.status, body })
+        Err(Error::Status { url: self.body.url.clone(), status: self.status, body, retry_after })
     }
 
     /// The whole body, in memory.

@@ -53,6 +53,16 @@ pub fn join(base: &Uri, location: &str) -> Result<Uri, Error> {
     parse(&format!("{scheme}://{authority}{folder}/{location}"))
 }
 
+/// The target of a `Location` header, seen from the address that sent it.
+pub fn resolve_location(base: &str, location: &str) -> Result<String, Error> {
+    join(&parse(base)?, location).map(|uri| uri.to_string())
+}
+
+/// Whether two addresses have the same scheme, host and port; not if one isn't an address.
+pub fn is_same_origin(a: &str, b: &str) -> bool {
+    matches!((parse(a), parse(b)), (Ok(a), Ok(b)) if same_origin(&a, &b))
+}
+
 /// Whether two addresses have the same scheme, host and port: a token for one may go to the other.
 pub fn same_origin(a: &Uri, b: &Uri) -> bool {
     let port = |uri: &Uri| uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });

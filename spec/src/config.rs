@@ -30,6 +30,9 @@ pub struct Settings {
     pub health: Health,
     /// Image registries.
     pub registry: Registry,
+    /// How registries are reached.
+    #[serde(default)]
+    pub proxy: Proxy,
     /// Whether `keelctl` can be typed on the console.
     pub console_prompt: bool,
 }
@@ -108,6 +111,33 @@ pub struct Registry {
     pub insecure: Vec<String>,
     /// Further certificate authorities for registries, PEM.
     pub ca_pem: Option<String>,
+    /// Whether images are pulled and run by digest only, so that no registry chooses what runs.
+    #[serde(default)]
+    pub require_digest: bool,
+    /// Where images of a registry are looked for first, in order.
+    #[serde(default)]
+    pub mirrors: Vec<Mirror>,
+}
+
+/// A registry that has what another has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// `host[:port]` whose images it has; `docker.io` for Docker's.
+    pub registry: String,
+    /// Its base address, `http://` or `https://`, without `/v2/`.
+    pub url: String,
+}
+
+/// Proxies on the way to registries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Proxy for `http://` addresses: `http://[user:password@]host:port`.
+    pub http: Option<String>,
+    /// Proxy for `https://` addresses.
+    pub https: Option<String>,
+    /// Hosts reached directly: names with those below them, addresses, networks such as `10.0.0.0/8`, each also with
+    /// `:port`; `*`: all.
+    pub no_proxy: Vec<String>,
 }
 
 impl Default for Settings {
@@ -126,6 +156,7 @@ impl Default for Settings {
             update: Update { url: None, tries: 3, ca_pem: None },
             health: Health { within_s: 120, settle_s: 5, checks: Vec::new() },
             registry: Registry::default(),
+            proxy: Proxy::default(),
             console_prompt: true,
         }
     }

@@ -103,6 +103,14 @@ fn open_engine(options: &Options, settings: &Settings) -> anyhow::Result<Arc<Eng
     let store_options = keel_store::Options {
         insecure_registries: settings.registry.insecure.clone(),
         extra_ca_pem: settings.registry.ca_pem.clone(),
+        mirrors: settings.registry.mirrors.iter().map(|m| (m.registry.clone(), m.url.clone())).collect(),
+        proxies: keel_store::Proxies {
+            http: settings.proxy.http.clone(),
+            https: settings.proxy.https.clone(),
+            no_proxy: settings.proxy.no_proxy.clone(),
+        },
+        require_digest: settings.registry.require_digest,
+        stall_limit: None,
     };
     let store = Arc::new(Store::open(&options.state, store_options).context("cannot open the image store")?);
     let engine = if options.standalone {

@@ -9,7 +9,8 @@
 //! - [`router`]: which endpoint answers which request
 //! - [`call`], [`query`], [`respond`]: requests and answers
 //! - [`system`]: `/_ping`, `/version`, `/info`
-//! - [`images`], [`pull`]: `/images/…`
+//! - [`images`], [`image_filters`], [`pull`], [`save`]: `/images/…`
+//! - [`registry`], [`registry_auth`]: what goes to registries
 //! - [`containers`], [`wait`], [`logs`], [`attach`], [`archive`], [`stats`]: `/containers/…`
 //! - [`exec`]: `/exec/…`; [`hijack`], [`detach`]: connections that become streams
 //! - [`events`](mod@events), [`when`]: `/events`, times in requests
@@ -30,15 +31,19 @@ pub mod events;
 pub mod exec;
 pub mod hijack;
 pub mod host;
+pub mod image_filters;
 pub mod images;
 pub mod keel;
 pub mod logs;
 pub mod networks;
 pub mod pull;
 pub mod query;
+pub mod registry;
+pub mod registry_auth;
 pub mod release;
 pub mod respond;
 pub mod router;
+pub mod save;
 pub mod server;
 pub mod stats;
 pub mod system;

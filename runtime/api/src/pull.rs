@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use keel_store::{Auth, Digest, Error, Progress, Reference, Status, Store};
-use serde::Deserialize;
+use keel_store::{Digest, Error, Import, Progress, Pull, Reference, Status, Store};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::call::{BodyReader, Call, long_permit};
 use crate::context::Context;
+use crate::registry_auth;
 use crate::respond::{ChannelBody, Failure, Producer, json, stream};
 use crate::router::Answer;
-
-/// Longest `X-Registry-Auth` header that is read.
-const MAX_AUTH_BYTES: usize = 16 << 10;
 
 /// `POST /images/create`: `fromImage` pulls, `fromSrc=-` imports the request's body.
 pub async fn create(call: Call) -> Answer {
@@ -33,29 +29,26 @@ pub async fn create(call: Call) -> Answer {
 async fn pull(call: Call) -> Answer {
     let name = call.query.text("fromImage").unwrap_or_default();
     let reference = reference(name, call.query.text("tag"))?;
-    if let Some(platform) = call.query.text("platform")
-        && !platform.starts_with("linux/amd64")
-        && platform != "linux"
-    {
-        return Err(Failure::not_found(format!("no image for {platform} can run here: want linux/amd64")));
-    }
-    let auth = call.head.headers().get("x-registry-auth").map(|value| registry_auth(value.as_bytes())).transpose()?;
-    let auth = auth.flatten();
+    let platform = call.query.text("platform").map(str::to_owned);
+    let auth = registry_auth::read(call.head.headers())?;
     streamed(call.context, move |store, progress| {
-        store.pull(&reference, auth.as_ref(), progress)?;
+        let pull = Pull { auth: auth.as_ref(), platform: platform.as_deref() };
+        store.pull(&reference, &pull, progress)?;
         Ok(Vec::new())
     })
     .await
 }
 
 async fn import(call: Call) -> Answer {
-    if call.query.text("changes").is_some() {
-        return Err(Failure::unsupported("changes of an imported image's config (--change) are not served by Keel"));
-    }
     let name = call.query.text("repo").map(|repository| reference(repository, call.query.text("tag"))).transpose()?;
+    let import = Import {
+        name,
+        message: call.query.text("message").unwrap_or_default().to_owned(),
+        changes: call.query.all("changes").map(str::to_owned).collect(),
+    };
     let mut body = BodyReader::new(call.body);
     streamed(call.context, move |store, _| {
-        let id = store.import(&mut body, name.as_ref())?;
+        let id = store.import(&mut body, &import)?;
         Ok(vec![json!({ "status": id.to_string() })])
     })
     .await
@@ -89,7 +82,7 @@ pub async fn load(call: Call) -> Answer {
 
 /// Runs `work` on a thread of its own and sends what it tells as it comes. A failure before the first word becomes
 /// the answer's status; a later one is the last line. The last lines are what `work` returns.
-async fn streamed(
+pub async fn streamed(
     context: Arc<Context>,
     work: impl FnOnce(&Store, &mut dyn FnMut(Progress)) -> Result<Vec<Value>, Error> + Send + 'static,
 ) -> Answer {
@@ -106,7 +99,7 @@ async fn streamed(
             Ok(lines) => lines.iter().for_each(|line| send(&producer, line)),
             Err(error) if told => {
                 let message = keel_link::logger::chain(&error);
-                log::warn!("bringing an image in failed: {message}");
+                log::warn!("moving an image failed: {message}");
                 send(&producer, &json!({ "errorDetail": { "message": message }, "error": message }));
             }
             Err(error) => {
@@ -139,6 +132,9 @@ fn progress_line(step: &Progress) -> Value {
     } else if let Status::PullingFrom(_) = step.status {
         line["id"] = json!("");
     }
+    if let Status::PushDone { tag, digest, size } = &step.status {
+        line["aux"] = json!({ "Tag": tag, "Digest": digest, "Size": size });
+    }
     if let Some((current, total)) = step.status.bytes() {
         line["progressDetail"] =
             if total == 0 { json!({ "current": current }) } else { json!({ "current": current, "total": total }) };
@@ -154,7 +150,7 @@ fn bar(current: u64, total: u64) -> String {
 }
 
 /// A name, with the tag or digest that came beside it.
-fn reference(name: &str, tag: Option<&str>) -> Result<Reference, Failure> {
+pub fn reference(name: &str, tag: Option<&str>) -> Result<Reference, Failure> {
     let reference: Reference = name.parse().map_err(Error::from)?;
     match tag {
         None => Ok(reference),
@@ -167,56 +163,9 @@ fn reference(name: &str, tag: Option<&str>) -> Result<Reference, Failure> {
     }
 }
 
-/// Reads `X-Registry-Auth`: base64url of a JSON document, `{}` for none (Docker Engine API, "Authentication").
-fn registry_auth(header: &[u8]) -> Result<Option<Auth>, Failure> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Credentials {
-        username: String,
-        password: String,
-        registrytoken: String,
-    }
-    let bad = || Failure::bad_request("X-Registry-Auth can't be read: want base64url of a JSON document");
-    if header.len() > MAX_AUTH_BYTES {
-        return Err(bad());
-    }
-    // Clients disagree on padding and on the alphabet.
-    let text: Vec<u8> = header
-        .iter()
-        .filter(|byte| **byte != b'=')
-        .map(|byte| match byte {
-            b'+' => b'-',
-            b'/' => b'_',
-            other => *other,
-        })
-        .collect();
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| bad())?;
-    if json.is_empty() {
-        return Ok(None);
-    }
-    let credentials: Credentials = serde_json::from_slice(&json).map_err(|_| bad())?;
-    if !credentials.registrytoken.is_empty() {
-        return Ok(Some(Auth::Bearer(credentials.registrytoken)));
-    }
-    Ok((!credentials.username.is_empty())
-        .then_some(Auth::Basic { user: credentials.username, password: credentials.password }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_are_read_however_they_are_padded() {
-        let json = r#"{"username":"a","password":"b?>"}"#;
-        let engine = base64::engine::general_purpose::STANDARD;
-        for header in [engine.encode(json), base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json)] {
-            let Some(Auth::Basic { user, password }) = registry_auth(header.as_bytes()).unwrap() else { panic!() };
-            assert_eq!((user.as_str(), password.as_str()), ("a", "b?>"));
-        }
-        assert!(registry_auth(engine.encode("{}").as_bytes()).unwrap().is_none());
-        assert!(registry_auth(b"!!!").is_err());
-    }
 
     #[test]
     fn progress_has_the_keys_that_clients_draw_bars_from() {

@@ -15,7 +15,8 @@ use crate::context::Context;
 use crate::query::{Query, decode};
 use crate::respond::{Body, Failure};
 use crate::{
-    archive, attach, containers, events, exec, images, keel, logs, networks, pull, stats, system, update, wait,
+    archive, attach, containers, events, exec, images, keel, logs, networks, pull, registry, save, stats, system,
+    update, wait,
 };
 
 /// Minor version of the newest Docker Engine API that is served, 1.47.
@@ -48,7 +49,7 @@ static ROUTES: &[Route] = routes! {
     "GET" "/version" => system::version;
     "GET" "/info" => system::info;
     "GET" "/events" => events::events;
-    "POST" "/auth" => unsupported;
+    "POST" "/auth" => registry::login;
 
     "GET" "/containers/json" => containers::list;
     "POST" "/containers/create" => containers::create;
@@ -82,7 +83,14 @@ static ROUTES: &[Route] = routes! {
     "GET" "/images/json" => images::list;
     "POST" "/images/create" => pull::create;
     "POST" "/images/load" => pull::load;
+    "GET" "/images/get" => save::several;
+    "POST" "/images/prune" => images::prune;
+    "GET" "/images/search" => registry::search;
+    "POST" "/images/{*}/push" => registry::push;
+    "GET" "/distribution/{*}/json" => registry::distribution;
+    "GET" "/images/{*}/get" => save::one;
     "GET" "/images/{*}/json" => images::inspect;
+    "GET" "/images/{*}/history" => images::history;
     "POST" "/images/{*}/tag" => images::tag;
     "DELETE" "/images/{*}" => images::remove;
 
@@ -241,11 +249,6 @@ fn split_version(path: &str) -> Result<(u32, &str), Failure> {
 
 async fn absent(call: Call) -> Answer {
     Err(Failure::not_found(format!("no such object: {}", call.name)))
-}
-
-async fn unsupported(call: Call) -> Answer {
-    let _ = read_body(call.body).await;
-    Err(Failure::unsupported(format!("{} is not served by Keel", call.head.uri().path())))
 }
 
 #[cfg(test)]

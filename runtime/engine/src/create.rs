@@ -32,7 +32,7 @@ impl Engine {
         refuse::check(&body)?;
         let wanted = body.image.clone().filter(|image| !image.is_empty());
         let wanted = wanted.ok_or_else(|| Error::BadParameter("Config cannot be empty: no image is named".into()))?;
-        let image = self.store.image(&wanted).map_err(from_store)?;
+        let image = self.store.image_to_run(&wanted).map_err(from_store)?;
         let mut warnings = Vec::new();
         let image_health = image.config.healthcheck.as_ref().and_then(|check| check.test.first());
         if body.healthcheck.is_none() && image_health.is_some_and(|first| first != "NONE") {
@@ -158,7 +158,9 @@ pub(crate) fn from_store(error: keel_store::Error) -> Error {
     match error.kind() {
         keel_store::error::Kind::NotFound => Error::NotFound(error.to_string()),
         keel_store::error::Kind::Conflict => Error::Conflict(error.to_string()),
-        keel_store::error::Kind::BadParameter => Error::BadParameter(error.to_string()),
+        keel_store::error::Kind::BadParameter | keel_store::error::Kind::Forbidden => {
+            Error::BadParameter(error.to_string())
+        }
         keel_store::error::Kind::Internal => Error::internal("using the image store", error),
     }
 }

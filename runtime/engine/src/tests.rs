@@ -69,7 +69,7 @@ fn options() -> Options {
 fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(&folder.path().join("images"), keel_store::Options::default()).unwrap());
-    let image = store.import(&mut image_archive().as_slice(), None).unwrap().to_string();
+    let image = store.import(&mut image_archive().as_slice(), &keel_store::Import::default()).unwrap().to_string();
     let link = Arc::new(Local::default());
     let engine =
         Engine::open_linked(folder.path(), &Settings::default(), store.clone(), options(), link.clone()).unwrap();

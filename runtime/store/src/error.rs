@@ -51,7 +51,7 @@ pub enum Error {
         message: String,
     },
     /// The registry failed, or broke the protocol.
-    #[error("pulling {reference} from {registry}: {message}")]
+    #[error("{reference} at {registry}: {message}")]
     Registry {
         /// Registry.
         registry: String,
@@ -61,7 +61,7 @@ pub enum Error {
         message: String,
     },
     /// The network, or the registry's HTTP, failed.
-    #[error("pulling {reference}")]
+    #[error("{reference}")]
     Fetch {
         /// Name asked for.
         reference: String,
@@ -109,12 +109,29 @@ pub enum Error {
         reason: String,
     },
     /// The image has no variant for this machine.
-    #[error("no matching manifest for linux/amd64 in the manifest list entries of {0}")]
-    NoPlatform(String),
+    #[error("no matching manifest for {1} in the manifest list entries of {0}, or it doesn't run here")]
+    NoPlatform(String, String),
+    /// The machine config forbids it.
+    #[error("{what} refused by the machine config: {reason}")]
+    Policy {
+        /// What was to be done.
+        what: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The caller's stream failed.
     #[error("reading {what}")]
     Read {
         /// What was read.
+        what: String,
+        /// Reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The taker of a stream failed.
+    #[error("writing {what}")]
+    Write {
+        /// What was written.
         what: String,
         /// Reason.
         #[source]
@@ -156,6 +173,8 @@ pub enum Kind {
     Conflict,
     /// 400
     BadParameter,
+    /// 403
+    Forbidden,
     /// 500
     Internal,
 }
@@ -164,14 +183,25 @@ impl Error {
     /// What kind of answer an API gives.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoSuchImage(_) | Self::NotInRegistry { .. } | Self::Denied { .. } | Self::NoPlatform(_) => {
+            Self::NoSuchImage(_) | Self::NotInRegistry { .. } | Self::Denied { .. } | Self::NoPlatform(..) => {
                 Kind::NotFound
             }
             Self::Conflict { .. } => Kind::Conflict,
+            Self::Policy { .. } => Kind::Forbidden,
             Self::Ambiguous(_) | Self::Reference(_) | Self::Invalid { .. } | Self::Junk { .. } | Self::Entry { .. } => {
                 Kind::BadParameter
             }
             _ => Kind::Internal,
+        }
+    }
+
+    /// Whether a registry, or the way to it, is to blame: another one may do better.
+    pub(crate) fn is_of_registry(&self) -> bool {
+        match self {
+            Self::NotInRegistry { .. } | Self::Denied { .. } | Self::Registry { .. } | Self::Fetch { .. } => true,
+            Self::Digest { .. } | Self::Junk { .. } | Self::NoPlatform(..) => true,
+            Self::Read { source, .. } => source.kind() != io::ErrorKind::StorageFull,
+            _ => false,
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::digest::{Digest, ImageId};
 
 /// An image in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     /// Digest of its config.
     pub id: ImageId,
@@ -31,6 +31,14 @@ pub struct Image {
     pub layers: Vec<Digest>,
     /// How the layers came to be, lowest first.
     pub history: Vec<History>,
+    /// Bytes of each unpacked layer, lowest first.
+    pub layer_bytes: Vec<u64>,
+    /// Comment of its last step.
+    pub comment: String,
+    /// Microarchitecture, where the config names one.
+    pub variant: String,
+    /// When it got a name last, seconds since 1970; `None`: never, or unknown.
+    pub tagged_unix_s: Option<i64>,
 }
 
 /// What containers of an image run with (OCI image spec, config.md, `config`; Docker adds a few).
@@ -67,6 +75,9 @@ pub struct ImageConfig {
     /// How to tell that it is well (Docker's addition).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
+    /// Instructions for images built on this one (Docker's addition).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_build: Option<Vec<String>>,
     /// Shell for the shell form of commands (Docker's addition).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shell: Option<Vec<String>>,
@@ -102,6 +113,9 @@ pub struct History {
     /// When, RFC 3339.
     #[serde(deserialize_with = "nullable")]
     pub created: String,
+    /// By whom.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub author: String,
     /// By which command.
     #[serde(deserialize_with = "nullable")]
     pub created_by: String,

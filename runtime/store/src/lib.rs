@@ -1,5 +1,7 @@
 //! Images and their layers: pulled, loaded, kept by content, mounted.
 //!
+//! - `change`: instructions of a Dockerfile that change an image's config
+//! - [`create`]: images made here: imports, commits
 //! - [`digest`]: SHA-256 digests, and streams that compute them
 //! - [`error`]: what can go wrong, with Docker's wording where its clients show it
 //! - [`image`]: what is known of an image
@@ -10,13 +12,18 @@
 //! - [`progress`]: what a long operation tells meanwhile
 //! - `records`: which images there are and what they are called
 //! - [`reference`]: names of images
-//! - `registry`: images pulled from registries
+//! - [`registry`]: images pulled from registries and pushed to them
+//! - [`remote`]: what the store does with registries
 //! - `remove`: what removing an image means
+//! - [`save`]: images as an archive
 //! - [`store`]: the store itself
 //! - `sys`: system calls without a safe wrapper
+//! - [`usage`]: what images take on disk
 //! - `userns`: ID mappings in the shape that the kernel takes
 #![deny(unsafe_code)]
 
+mod change;
+pub mod create;
 pub mod digest;
 pub mod error;
 pub mod image;
@@ -27,15 +34,21 @@ mod mount;
 pub mod progress;
 mod records;
 pub mod reference;
-mod registry;
+pub mod registry;
+pub mod remote;
 mod remove;
+pub mod save;
 pub mod store;
 mod sys;
+pub mod usage;
 mod userns;
 
+pub use create::{Commit, Import};
 pub use digest::{Digest, ImageId};
 pub use error::Error;
 pub use image::{Healthcheck, Image, ImageConfig};
+pub use keel_fetch::Proxies;
 pub use progress::{Progress, Status};
 pub use reference::Reference;
-pub use store::{Auth, IdMap, Loaded, Options, Removed, Store};
+pub use remote::{Auth, Pull};
+pub use store::{IdMap, Loaded, Options, Removed, Store};

@@ -13,7 +13,7 @@ use crate::layer::archive::{Archive, Kind};
 use crate::layer::codec::Decoder;
 use crate::layer::depot::{Depot, Unpacked};
 use crate::layer::unpack::{self, Measured};
-use crate::model::{ArchiveImage, ConfigFile, Descriptor, MAX_CONFIG_BYTES, Manifest, for_this_machine};
+use crate::model::{ArchiveImage, ConfigFile, Descriptor, MAX_CONFIG_BYTES, Manifest, Platform};
 use crate::progress::{Progress, Status};
 
 /// JSON files held in memory, all together.
@@ -68,7 +68,7 @@ pub fn read(depot: &Depot, stream: &mut dyn Read, progress: &mut dyn FnMut(Progr
             }
             _ => continue,
         }
-        let mut content = archive.content();
+        let mut content = archive.content(false);
         let mut start = Vec::new();
         content.by_ref().take(512).read_to_end(&mut start).map_err(read_error)?;
         let is_json = matches!(start.first(), Some(b'{' | b'['));
@@ -193,7 +193,8 @@ fn oci_images(files: &Files, entries: &[Descriptor]) -> Result<Vec<Found>, Error
         let what = format!("manifest {}", entry.digest);
         let mut manifest = Manifest::parse(&what, files.blob(&entry.digest)?)?;
         if let Manifest::Index(list) = &manifest {
-            let chosen = for_this_machine(list).ok_or_else(|| Error::NoPlatform(what.clone()))?;
+            let chosen = Platform::runnable("linux").and_then(|platform| platform.choose(list).cloned());
+            let chosen = chosen.ok_or_else(|| Error::NoPlatform(what.clone(), "linux/amd64".into()))?;
             manifest = Manifest::parse(&what, files.blob(&chosen.digest)?)?;
         }
         let Manifest::Image(manifest) = manifest else { return Err(invalid("an index of indexes")) };

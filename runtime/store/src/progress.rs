@@ -33,6 +33,32 @@ pub enum Status {
         /// Bytes in all, 0: unknown.
         total: u64,
     },
+    /// "The push refers to repository [docker.io/library/alpine]".
+    PushingTo(String),
+    /// The layer waits for its turn.
+    Preparing,
+    /// Bytes of the layer's archive have been compressed and sent.
+    Pushing {
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// The layer is in the registry now.
+    Pushed,
+    /// The layer was in the repository already.
+    LayerExists,
+    /// The layer was in this other repository of the registry, and was taken from there.
+    MountedFrom(String),
+    /// The image is in the registry: tag, digest and length of its manifest.
+    PushDone {
+        /// Tag.
+        tag: String,
+        /// Digest of the manifest.
+        digest: String,
+        /// Length of the manifest.
+        size: u64,
+    },
     /// Trying again after a network error.
     Retrying {
         /// Seconds until then.
@@ -59,6 +85,13 @@ impl Status {
             Self::AlreadyExists => "Already exists".into(),
             Self::Downloading { .. } => "Downloading".into(),
             Self::Loading { .. } => "Loading layer".into(),
+            Self::PushingTo(repository) => format!("The push refers to repository [{repository}]"),
+            Self::Preparing => "Preparing".into(),
+            Self::Pushing { .. } => "Pushing".into(),
+            Self::Pushed => "Pushed".into(),
+            Self::LayerExists => "Layer already exists".into(),
+            Self::MountedFrom(repository) => format!("Mounted from {repository}"),
+            Self::PushDone { tag, digest, size } => format!("{tag}: digest: {digest} size: {size}"),
             Self::Retrying { seconds } => {
                 format!("Retrying in {seconds} second{}", if *seconds == 1 { "" } else { "s" })
             }
@@ -74,7 +107,9 @@ impl Status {
     /// Bytes so far and in all, where this state has them.
     pub fn bytes(&self) -> Option<(u64, u64)> {
         match self {
-            Self::Downloading { current, total } | Self::Loading { current, total } => Some((*current, *total)),
+            Self::Downloading { current, total }
+            | Self::Loading { current, total }
+            | Self::Pushing { current, total } => Some((*current, *total)),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Which images there are and what they are called: `images.json`, written anew at each change, so that a tag can
 //! move from one image to another in one step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use keel_durable::{self as durable, Stored};
@@ -29,6 +29,9 @@ pub struct Record {
     pub manifest: Option<Digest>,
     /// Diff IDs of its layers.
     pub layers: Vec<Digest>,
+    /// When it got a name last, seconds since 1970.
+    #[serde(default)]
+    pub tagged_unix_s: Option<i64>,
 }
 
 /// All images.
@@ -90,7 +93,7 @@ impl Images {
     }
 
     /// Gives an image a name; another image that has it loses it.
-    pub fn name(&mut self, id: &ImageId, name: &Reference) -> Result<(), Error> {
+    pub fn name(&mut self, id: &ImageId, name: &Reference, now_unix_s: i64) -> Result<(), Error> {
         let text = name.to_string();
         for (other, record) in &mut self.images {
             // An image keeps its digest names: they stay true.
@@ -106,6 +109,9 @@ impl Images {
         if !names.contains(&text) {
             names.push(text);
             names.sort();
+        }
+        if name.digest().is_none() {
+            record.tagged_unix_s = Some(now_unix_s);
         }
         Ok(())
     }
@@ -147,6 +153,18 @@ impl Images {
             (Some(_), Some(_)) => Err(Error::Ambiguous(text.to_owned())),
             _ => Err(none()),
         }
+    }
+
+    /// Configs and manifests of all images.
+    pub fn blobs(&self) -> BTreeSet<Digest> {
+        self.images.iter().flat_map(|(id, record)| [Some(*id), record.manifest]).flatten().collect()
+    }
+
+    /// Images with a tag of this repository, with those tags: for a name without tag and digest.
+    pub fn of_repository(&self, repository: &str) -> Vec<(ImageId, Vec<String>)> {
+        let fits = |tag: &&String| tag.rsplit_once(':').is_some_and(|(name, _)| name == repository);
+        let tags = self.images.iter().map(|(id, record)| (*id, record.tags.iter().filter(fits).cloned().collect()));
+        tags.filter(|(_, tags): &(ImageId, Vec<String>)| !tags.is_empty()).collect()
     }
 
     /// Whether any image has this layer.

@@ -45,6 +45,19 @@ pub fn remove(
     Ok((removed, record.layers))
 }
 
+/// Takes an image with all its names from the records, unless it is in use or gone already.
+pub fn prune(
+    images: &mut Images,
+    id: &ImageId,
+    in_use: &dyn Fn(&ImageId) -> bool,
+) -> Result<(Vec<Removed>, Vec<Digest>), Error> {
+    let Some(record) = images.get(id).filter(|_| !in_use(id)).cloned() else { return Ok((Vec::new(), Vec::new())) };
+    images.remove(id);
+    let mut removed: Vec<_> = record.tags.into_iter().chain(record.digests).map(Removed::Untagged).collect();
+    removed.push(Removed::Deleted(id.to_string()));
+    Ok((removed, record.layers))
+}
+
 /// The name that was meant, if it was a name.
 fn name_of(text: &str, record: &Record) -> Option<String> {
     let name = text.parse::<Reference>().ok()?.to_string();
@@ -65,7 +78,7 @@ mod tests {
         let id = Digest::of(b"config");
         images.add(id, vec![Digest::of(b"layer")], None);
         for tag in tags {
-            images.name(&id, &tag.parse().unwrap()).unwrap();
+            images.name(&id, &tag.parse().unwrap(), 0).unwrap();
         }
         (images, id)
     }
@@ -88,6 +101,14 @@ mod tests {
         assert_eq!((removed, layers), (vec![Removed::Untagged("a:1".into())], vec![]));
         assert!(images.get(&id).is_some());
         assert!(matches!(remove(&mut images, &id.to_string(), true, &|_| true), Err(Error::Conflict { .. })));
+    }
+
+    #[test]
+    fn pruning_takes_all_names_but_never_what_is_in_use() {
+        let (mut images, id) = images(&["a:1", "b:1"]);
+        assert_eq!(prune(&mut images, &id, &|_| true).unwrap(), (vec![], vec![]));
+        assert_eq!(prune(&mut images, &id, &|_| false).unwrap().0.len(), 3);
+        assert_eq!(prune(&mut images, &id, &|_| false).unwrap(), (vec![], vec![]));
     }
 
     #[test]

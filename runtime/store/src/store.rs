@@ -6,21 +6,22 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use keel_durable as durable;
-use keel_fetch::Client;
+use keel_fetch::{Client, Proxies};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::digest::{Digest, ImageId};
 use crate::error::Error;
-use crate::image::{History, Image};
+use crate::image::Image;
 use crate::layer::depot::Depot;
-use crate::model::{ConfigFile, MAX_CONFIG_BYTES, RootFs};
+use crate::model::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::progress::{Progress, Status};
-use crate::records::{Record, Records};
+use crate::records::{Images, Record, Records};
 use crate::reference::Reference;
 use crate::userns::Namespaces;
-use crate::{load, mount, registry, remove};
+use crate::{load, mount, remove};
 
 /// How a store works.
 #[derive(Clone, Debug, Default)]
@@ -29,26 +30,14 @@ pub struct Options {
     pub insecure_registries: Vec<String>,
     /// Further certificate authorities for registries, PEM.
     pub extra_ca_pem: Option<String>,
-}
-
-/// Credentials for a registry.
-#[derive(Clone)]
-pub enum Auth {
-    /// User and password, for the registry itself or its token service.
-    Basic {
-        /// User.
-        user: String,
-        /// Password.
-        password: String,
-    },
-    /// A token for the registry (Docker's `registrytoken`).
-    Bearer(String),
-}
-
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Auth(..)")
-    }
+    /// Registries whose images are looked for elsewhere first: `host[:port]`, and the address of the mirror.
+    pub mirrors: Vec<(String, String)>,
+    /// Which registries are reached by a proxy.
+    pub proxies: Proxies,
+    /// Whether images are pulled and run by digest only.
+    pub require_digest: bool,
+    /// How long nothing may come from a registry before it counts as broken off; `None`: 30 s.
+    pub stall_limit: Option<Duration>,
 }
 
 /// Which IDs of the host stand for 0, 1, … of a container, for users and groups alike.
@@ -99,9 +88,12 @@ impl Store {
         let lock = File::create(root.join("lock")).map_err(Error::io("making the lock of", root))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| Error::io("locking (is it open elsewhere?)", root)(error.into()))?;
+        let default = keel_fetch::Options::default();
         let client = Client::new(keel_fetch::Options {
             extra_ca_pem: options.extra_ca_pem.clone(),
-            ..keel_fetch::Options::default()
+            proxies: options.proxies.clone(),
+            idle_timeout: options.stall_limit.unwrap_or(default.idle_timeout),
+            ..default
         });
         let client = client.map_err(|source| Error::Fetch { reference: "images".into(), source })?;
         let depot = Depot::open(root)?;
@@ -118,18 +110,9 @@ impl Store {
         };
         if reliable {
             store.sweep(store.depot.all()?);
+            store.sweep_blobs()?;
         }
         Ok(store)
-    }
-
-    /// Pulls an image. The callback is called from this thread only.
-    pub fn pull(
-        &self,
-        reference: &Reference,
-        auth: Option<&Auth>,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<ImageId, Error> {
-        registry::pull::pull(self, reference, auth, progress)
     }
 
     /// Takes in the images of a `docker save` archive.
@@ -148,33 +131,6 @@ impl Store {
             loaded.push(Loaded { id, tags });
         }
         Ok(loaded)
-    }
-
-    /// Makes an image with one layer of a root file system's tar archive.
-    pub fn import(&self, archive: &mut dyn Read, name: Option<&Reference>) -> Result<ImageId, Error> {
-        let unpacked = self.depot.unpack("the imported archive", archive)?;
-        let diff_id = unpacked.measured.diff_id;
-        let _pins = self.pin([diff_id]);
-        self.depot.commit(vec![unpacked])?;
-        let created =
-            time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
-        let history = History { created: created.clone(), comment: "Imported from -".into(), ..History::default() };
-        let config = ConfigFile {
-            created,
-            architecture: "amd64".into(),
-            os: "linux".into(),
-            rootfs: RootFs { kind: "layers".into(), diff_ids: vec![diff_id] },
-            history: vec![history],
-            ..ConfigFile::default()
-        };
-        let config = serde_json::to_vec(&config).map_err(|e| Error::io("writing a config to", &self.root)(e.into()))?;
-        let id = self.record(
-            &config,
-            vec![diff_id],
-            None,
-            name.as_slice().iter().copied().cloned().collect::<Vec<_>>().as_slice(),
-        )?;
-        Ok(id)
     }
 
     /// All images, newest first.
@@ -204,6 +160,12 @@ impl Store {
         self.describe(id, record)
     }
 
+    /// All names with a tag of a repository, `alpine` or `registry.example/a`.
+    pub fn tags_of(&self, repository: &str) -> Vec<Reference> {
+        let of_repository = self.records().images().of_repository(repository);
+        of_repository.into_iter().flat_map(|(_, tags)| tags).filter_map(|tag| tag.parse().ok()).collect()
+    }
+
     /// Gives an image a further name.
     pub fn tag(&self, name_or_id: &str, name: &Reference) -> Result<(), Error> {
         if name.digest().is_some() {
@@ -211,7 +173,7 @@ impl Store {
         }
         self.records().change(|images| {
             let id = images.find(name_or_id)?;
-            images.name(&id, name)
+            images.name(&id, name, now_unix_s())
         })
     }
 
@@ -223,10 +185,52 @@ impl Store {
         force: bool,
         in_use: &dyn Fn(&ImageId) -> bool,
     ) -> Result<Vec<Removed>, Error> {
-        let (removed, layers) = self.records().change(|images| remove::remove(images, name_or_id, force, in_use))?;
-        let mut removed = removed;
+        self.removing(|images| remove::remove(images, name_or_id, force, in_use))
+    }
+
+    /// Removes an image with all its names unless it is in use.
+    pub fn prune(&self, id: &ImageId, in_use: &dyn Fn(&ImageId) -> bool) -> Result<Vec<Removed>, Error> {
+        self.removing(|images| remove::prune(images, id, in_use))
+    }
+
+    fn removing(
+        &self,
+        change: impl FnOnce(&mut Images) -> Result<(Vec<Removed>, Vec<Digest>), Error>,
+    ) -> Result<Vec<Removed>, Error> {
+        let (mut removed, layers) = {
+            let mut records = self.records();
+            let before = records.images().clone();
+            let changed = records.change(change)?;
+            self.forget_blobs(&before, records.images());
+            changed
+        };
         removed.extend(self.sweep(layers).into_iter().map(|layer| Removed::Deleted(layer.to_string())));
         Ok(removed)
+    }
+
+    /// Removes configs and manifests that the images referred to before and don't now. The caller holds the records,
+    /// so that nobody comes to count on one meanwhile. One that stays is removed at the next start.
+    fn forget_blobs(&self, before: &Images, now: &Images) {
+        for blob in before.blobs().difference(&now.blobs()) {
+            let path = self.blob_path(blob);
+            if let Err(error) = std::fs::remove_file(&path) {
+                log::warn!("{} stays until the next start: {error}", path.display());
+            }
+        }
+    }
+
+    /// Removes all configs and manifests that no image refers to, and what a crash left of writing them.
+    fn sweep_blobs(&self) -> Result<(), Error> {
+        let folder = self.root.join("blobs/sha256");
+        let known = self.records().images().blobs();
+        for entry in std::fs::read_dir(&folder).map_err(Error::io("listing", &folder))?.flatten() {
+            let name = entry.file_name();
+            let digest = name.to_str().and_then(|name| Digest::from_hex(name).ok());
+            if digest.is_none_or(|digest| !known.contains(&digest)) {
+                std::fs::remove_file(entry.path()).map_err(Error::io("removing", entry.path()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Mounts an image for one container: its layers read-only below, `upper/upper` above. The mount is detached,
@@ -246,19 +250,22 @@ impl Store {
         &self,
         config: &[u8],
         layers: Vec<Digest>,
-        manifest: Option<Digest>,
+        manifest: Option<&[u8]>,
         names: &[Reference],
     ) -> Result<ImageId, Error> {
+        let mut records = self.records();
+        // With the records held: a removal must not take the blobs away in between.
         let id = self.write_blob(config)?;
-        self.records().change(|images| {
+        let manifest = manifest.map(|manifest| self.write_blob(manifest)).transpose()?;
+        records.change(|images| {
             images.add(id, layers, manifest);
-            names.iter().try_for_each(|name| images.name(&id, name))
+            names.iter().try_for_each(|name| images.name(&id, name, now_unix_s()))
         })?;
         Ok(id)
     }
 
     /// Keeps a config or manifest by its digest.
-    pub(crate) fn write_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
+    fn write_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
         if !path.exists() {
@@ -269,12 +276,9 @@ impl Store {
 
     /// Holds layers against [`Store::remove`] as long as the value lives.
     pub(crate) fn pin(&self, layers: impl IntoIterator<Item = Digest>) -> Pins<'_> {
-        let layers: Vec<_> = layers.into_iter().collect();
-        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
-        for layer in &layers {
-            *pins.entry(*layer).or_default() += 1;
-        }
-        Pins { store: self, layers }
+        let mut pins = Pins { store: self, layers: Vec::new() };
+        pins.add(&layers.into_iter().collect::<Vec<_>>());
+        pins
     }
 
     /// Removes those of these layers that nothing refers to any more.
@@ -296,17 +300,7 @@ impl Store {
     }
 
     fn describe(&self, id: ImageId, record: Record) -> Result<Image, Error> {
-        let path = self.blob_path(&id);
-        let bytes = durable::read(&path, MAX_CONFIG_BYTES).map_err(Error::io("reading", &path))?;
-        let bytes = bytes.ok_or_else(|| Error::Io {
-            operation: "reading",
-            path: path.display().to_string(),
-            source: std::io::ErrorKind::NotFound.into(),
-        })?;
-        let got = Digest::of(&bytes);
-        if got != id {
-            return Err(Error::Digest { what: format!("config {}", path.display()), expected: id, got });
-        }
+        let bytes = self.blob(&id, MAX_CONFIG_BYTES)?;
         let config = ConfigFile::parse(&format!("image {id}"), &bytes)?;
         Ok(Image {
             id,
@@ -317,10 +311,27 @@ impl Store {
             architecture: config.architecture,
             os: config.os,
             author: config.author,
+            variant: config.variant,
+            comment: config.history.last().map(|step| step.comment.clone()).unwrap_or_default(),
+            tagged_unix_s: record.tagged_unix_s,
+            layer_bytes: record.layers.iter().map(|layer| self.depot.size_bytes(layer)).collect(),
             config: config.config,
             layers: record.layers,
             history: config.history,
         })
+    }
+
+    /// A config or manifest, checked.
+    pub(crate) fn blob(&self, digest: &Digest, max_bytes: u64) -> Result<Vec<u8>, Error> {
+        let path = self.blob_path(digest);
+        let absent = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let bytes = durable::read(&path, max_bytes).and_then(|bytes| bytes.ok_or_else(absent));
+        let bytes = bytes.map_err(Error::io("reading", &path))?;
+        let got = Digest::of(&bytes);
+        if got != *digest {
+            return Err(Error::Digest { what: path.display().to_string(), expected: *digest, got });
+        }
+        Ok(bytes)
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -332,10 +343,26 @@ impl Store {
     }
 }
 
+/// Seconds since 1970.
+pub(crate) fn now_unix_s() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
+}
+
 /// Layers held by an operation. When it ends without having recorded an image, they go.
 pub(crate) struct Pins<'a> {
     store: &'a Store,
     layers: Vec<Digest>,
+}
+
+impl Pins<'_> {
+    /// Holds further layers.
+    pub(crate) fn add(&mut self, layers: &[Digest]) {
+        let mut pins = self.store.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in layers {
+            *pins.entry(*layer).or_default() += 1;
+        }
+        self.layers.extend(layers);
+    }
 }
 
 impl Drop for Pins<'_> {

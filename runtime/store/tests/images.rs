@@ -1,20 +1,15 @@
 //! The store against real tools: archives of skopeo, Debian's registry, overlayfs. Runs as root.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+mod common;
+
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use keel_store::{Error, IdMap, Options, Reference, Removed, Status, Store};
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; is it installed?"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
+use common::run;
+use keel_store::{Error, IdMap, Options, Pull, Reference, Removed, Status, Store};
 
 /// A `docker save` archive (of skopeo) with busybox and a second layer that hides, replaces and owns files.
 fn archive(folder: &Path) -> PathBuf {
@@ -152,46 +147,11 @@ fn many_layers_mount() {
     }
 }
 
-struct Registry(Child);
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// Debian's registry on a free port of loopback.
-fn registry(folder: &Path) -> (Registry, String) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    let data = folder.join("registry");
-    std::fs::create_dir(&data).unwrap();
-    let config = format!(
-        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-        data.display()
-    );
-    std::fs::write(folder.join("registry.yml"), config).unwrap();
-    let child = Command::new("docker-registry")
-        .arg("serve")
-        .arg(folder.join("registry.yml"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("docker-registry; is it installed?");
-    let registry = Registry(child);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect(&address).is_err() {
-        assert!(Instant::now() < deadline, "the registry doesn't come up");
-        thread::sleep(Duration::from_millis(20));
-    }
-    (registry, address)
-}
-
 #[test]
 fn images_are_pulled_from_a_real_registry() {
     let folder = tempfile::tempdir().unwrap();
-    let (_registry, address) = registry(folder.path());
+    let registry = common::debian::plain(folder.path());
+    let address = &registry.address;
     let source = format!("docker-archive:{}", archive(folder.path()).display());
     for target in ["docker", "oci"] {
         run(Command::new("skopeo").args(["copy", "--insecure-policy", "-q", "--dest-tls-verify=false", "-f"]).args([
@@ -200,106 +160,20 @@ fn images_are_pulled_from_a_real_registry() {
             &format!("docker://{address}/keel/{target}:1"),
         ]));
     }
-    let store = store(folder.path(), &[&address]);
+    let store = store(folder.path(), &[address]);
     let mut told = Vec::new();
     for target in ["docker", "oci"] {
         let reference: Reference = format!("{address}/keel/{target}:1").parse().unwrap();
-        let id = store.pull(&reference, None, &mut |progress| told.push(progress.status)).unwrap();
+        let id = store.pull(&reference, &Pull::default(), &mut |progress| told.push(progress.status)).unwrap();
         let image = store.image(&reference.to_string()).unwrap();
         assert_eq!((image.id, image.layers.len(), image.digests.len()), (id, 2, 1));
         store.mount(&id, &folder.path().join(target), None).unwrap();
     }
     assert!(told.contains(&Status::PullComplete) && told.contains(&Status::AlreadyExists), "{told:?}");
     let missing: Reference = format!("{address}/keel/none:1").parse().unwrap();
-    let error = store.pull(&missing, None, &mut |_| {}).unwrap_err();
+    let error = store.pull(&missing, &Pull::default(), &mut |_| {}).unwrap_err();
     assert!(matches!(error, Error::NotInRegistry { .. }) && error.to_string().contains("manifest unknown"), "{error}");
     assert!(empty(folder.path().join("store/tmp")));
-}
-
-/// A forger between us and nobody: a registry of one image whose layer is treated by `forge` before it is sent.
-fn liar(layer: Vec<u8>, forge: impl Fn(usize, &str, &[u8]) -> Vec<u8> + Send + 'static) -> String {
-    let digest = keel_store::Digest::of(&layer);
-    let config = serde_json::json!({"rootfs": {"diff_ids": [digest]}}).to_string();
-    let manifest = serde_json::json!({
-        "schemaVersion": 2,
-        "config": {"digest": keel_store::Digest::of(config.as_bytes()), "size": config.len()},
-        "layers": [{"digest": digest, "size": layer.len()}],
-    })
-    .to_string();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    thread::spawn(move || {
-        let mut layer_requests = 0;
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut head = Vec::new();
-            let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
-                head.push(byte[0]);
-            }
-            let head = String::from_utf8(head).unwrap();
-            let whole = |body: &[u8]| {
-                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-                [head.as_bytes(), body].concat()
-            };
-            let reply = if head.contains("/manifests/") {
-                whole(manifest.as_bytes())
-            } else if head.contains(&digest.to_string()) {
-                layer_requests += 1;
-                forge(layer_requests, &head, &layer)
-            } else {
-                whole(config.as_bytes())
-            };
-            let _ = stream.write_all(&reply);
-        }
-    });
-    address
-}
-
-fn small_layer(folder: &Path) -> Vec<u8> {
-    std::fs::create_dir(folder.join("s")).unwrap();
-    std::fs::write(folder.join("s/file"), vec![b'x'; 100_000]).unwrap();
-    run(Command::new("tar").arg("-C").arg(folder.join("s")).arg("-cf").arg(folder.join("s.tar")).arg("file"));
-    std::fs::read(folder.join("s.tar")).unwrap()
-}
-
-#[test]
-fn a_forged_layer_leaves_nothing_and_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let address = liar(small_layer(folder.path()), |_, _, layer| {
-        let mut forged = layer.to_vec();
-        forged[600] ^= 1;
-        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", forged.len()).as_bytes(), &forged].concat()
-    });
-    let store = store(folder.path(), &[&address]);
-    let reference: Reference = format!("{address}/a:1").parse().unwrap();
-    let error = store.pull(&reference, None, &mut |_| {}).unwrap_err();
-    assert!(matches!(error, Error::Digest { .. }), "{error:?}");
-    assert!(empty(folder.path().join("store/tmp")) && empty(folder.path().join("store/layers")));
-}
-
-#[test]
-fn a_cut_layer_goes_on_where_it_ended() {
-    let folder = tempfile::tempdir().unwrap();
-    let address = liar(small_layer(folder.path()), |count, head, layer| {
-        if count == 1 {
-            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", layer.len());
-            return [head.as_bytes(), &layer[..50_000]].concat();
-        }
-        assert!(head.contains("range: bytes=50000-"), "{head}");
-        let (rest, length) = (&layer[50_000..], layer.len());
-        let head = format!(
-            "HTTP/1.1 206 Rest\r\nContent-Range: bytes 50000-{}/{length}\r\nContent-Length: {}\r\n\r\n",
-            length - 1,
-            rest.len()
-        );
-        [head.as_bytes(), rest].concat()
-    });
-    let store = store(folder.path(), &[&address]);
-    let reference: Reference = format!("{address}/a:1").parse().unwrap();
-    let mut retries = 0;
-    store.pull(&reference, None, &mut |p| retries += usize::from(matches!(p.status, Status::Retrying { .. }))).unwrap();
-    assert_eq!(retries, 1);
 }
 
 #[test]

@@ -63,6 +63,31 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     host_port(authority, false).map(|_| text.into())
 }
 
+/// `http://[user:password@]host:port`, or https.
+pub(super) fn proxy(text: &str) -> Result<String, String> {
+    let (scheme, rest) = text.split_once("://").ok_or("is not a proxy's address: want http://host:port")?;
+    let rest = rest.trim_end_matches('/');
+    let (user, host) = rest.rsplit_once('@').unwrap_or(("", rest));
+    if !user.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/') {
+        return Err("holds a user or password with characters that have to be written as %XX".into());
+    }
+    url(&format!("{scheme}://{host}"))?;
+    Ok(format!("{scheme}://{rest}"))
+}
+
+/// A host that is reached without a proxy: a name or `.name`, an address, a network, each also with a port, or `*`.
+pub(super) fn direct_host(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("*.").or_else(|| text.strip_prefix('.')).unwrap_or(text);
+    let is_network = || {
+        let (address, prefix) = text.split_once('/')?;
+        Some(address.parse::<IpAddr>().is_ok() && prefix.parse::<u8>().is_ok_and(|prefix| prefix <= 128))
+    };
+    if text == "*" || text.parse::<IpAddr>().is_ok() || is_network() == Some(true) {
+        return Ok(text.into());
+    }
+    host_port(name, false).map(|_| text.into())
+}
+
 /// `192.0.2.7/24`.
 pub(super) fn prefixed_address(text: &str) -> Result<(IpAddr, u8), String> {
     let want = "is not an address with prefix length: want one like 192.0.2.7/24";

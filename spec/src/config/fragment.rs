@@ -19,6 +19,7 @@ pub(super) struct Fragment {
     pub update: Update,
     pub health: Health,
     pub registry: Registry,
+    pub proxy: Proxy,
 }
 
 #[derive(Default, Deserialize)]
@@ -68,4 +69,21 @@ pub(super) struct Check {
 pub(super) struct Registry {
     pub insecure: Texts,
     pub ca_pem: Text,
+    pub require_digest: Option<bool>,
+    pub mirror: Vec<Spanned<Mirror>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mirror {
+    pub registry: Spanned<String>,
+    pub url: Spanned<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Proxy {
+    pub http: Text,
+    pub https: Text,
+    pub no_proxy: Texts,
 }

@@ -1,5 +1,7 @@
 //! From the text of `keel.toml` to [`Settings`], or to the first thing that is wrong with it.
 
+mod registry;
+
 use toml::Spanned;
 
 use super::fragment::{self, Fragment};
@@ -65,11 +67,8 @@ impl Merge<'_> {
         self.number(&mut update.tries, "update.tries", &written.update.tries, 1, 9)?;
         self.option(&mut update.ca_pem, "update.ca_pem", &written.update.ca_pem, certificates)?;
         self.health(&mut settings, &written.health)?;
-        let registry = &mut settings.registry;
-        self.list(&mut registry.insecure, "registry.insecure", &written.registry.insecure, |text| {
-            check::host_port(text, false)
-        })?;
-        self.option(&mut registry.ca_pem, "registry.ca_pem", &written.registry.ca_pem, certificates)?;
+        self.registry(&mut settings, &written.registry)?;
+        self.proxy(&mut settings, &written.proxy)?;
         Ok(settings)
     }
 

@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use super::pax::{pax_number, pax_records, pax_time};
+use super::sparse;
+
 /// Size of a block.
-const BLOCK_BYTES: usize = 512;
+pub const BLOCK_BYTES: usize = 512;
 /// Longest extended header: a pax record with an ACL or a long name is far smaller.
 const MAX_EXTENDED_BYTES: u64 = 1 << 20;
 /// Extended attributes of one entry.
@@ -57,11 +60,27 @@ pub struct Head {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Length of the content.
     pub size_bytes: u64,
+    /// A sparse file: where its content belongs.
+    pub sparse: Option<sparse::Map>,
+}
+
+/// Takes note of the bytes of an archive that aren't kept as a file's content.
+pub trait Note {
+    /// These come next.
+    fn note(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// Takes no note.
+impl Note for () {
+    fn note(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A tar stream.
-pub struct Archive<R> {
+pub struct Archive<R, N = ()> {
     inner: R,
+    note: N,
     /// Bytes of the current entry's content that haven't been read.
     content_left: u64,
     /// Padding after the content.
@@ -79,7 +98,24 @@ struct Extended {
 impl<R: Read> Archive<R> {
     /// Entries of a stream.
     pub fn new(inner: R) -> Self {
-        Self { inner, content_left: 0, padding: 0 }
+        Self::noting(inner, ())
+    }
+}
+
+impl<R: Read, N: Note> Archive<R, N> {
+    /// Entries of a stream, taking note of everything but contents that are read as kept.
+    pub fn noting(inner: R, note: N) -> Self {
+        Self { inner, note, content_left: 0, padding: 0 }
+    }
+
+    /// What takes note.
+    pub fn note(&mut self) -> &mut N {
+        &mut self.note
+    }
+
+    /// What took note, after the end.
+    pub fn into_note(self) -> N {
+        self.note
     }
 
     /// The next entry; `None` at the end of the archive. What is left of the content before is passed over.
@@ -89,7 +125,7 @@ impl<R: Read> Archive<R> {
         for _ in 0..8 {
             self.skip()?;
             let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.size()?;
+            let size = header.entry_size()?;
             let kind = match header.entry_type().as_byte() {
                 b'L' => {
                     extended.path = Some(until_nul(self.extension(size)?));
@@ -115,27 +151,90 @@ impl<R: Read> Archive<R> {
                 b'4' => Kind::Block,
                 b'5' => Kind::Folder,
                 b'6' => Kind::Fifo,
-                b'S' => return Err(bad("sparse files in GNU's own format aren't supported")),
+                b'S' => Kind::File,
                 other => return Err(bad(format!("entry of unknown type {:?}", char::from(other)))),
             };
-            let head = head(kind, &header, extended)?;
+            let old_map = match header.entry_type().as_byte() {
+                b'S' => Some(sparse::gnu(header.as_bytes(), || self.block())?),
+                _ => None,
+            };
+            let map = std::mem::take(&mut extended.records);
+            let mut head = head(kind, &header, &map, extended)?;
             self.content_left = head.size_bytes;
             self.padding = padding(head.size_bytes);
+            self.sparse(&mut head, &header, &map, old_map)?;
             return Ok(Some(head));
         }
         Err(bad("too many extended headers before an entry"))
     }
 
-    /// Content of the current entry.
-    pub fn content(&mut self) -> Content<'_, R> {
-        Content { archive: self }
+    /// Content of the current entry. Where it is kept in a file, no note is taken of it.
+    pub fn content(&mut self, is_kept: bool) -> Content<'_, R, N> {
+        Content { archive: self, is_kept }
+    }
+
+    /// Reads what follows the end of the archive (programs pad to their block size), up to a limit in bytes.
+    pub fn trailer(&mut self, limit: u64) -> io::Result<()> {
+        let mut buffer = vec![0; 16 * BLOCK_BYTES];
+        let mut total: u64 = 0;
+        while total <= limit {
+            let count = read_full(&mut self.inner, &mut buffer)?;
+            self.note.note(buffer.get(..count).unwrap_or_default())?;
+            total += count as u64;
+            if count < buffer.len() {
+                return Ok(());
+            }
+        }
+        Err(bad("too much follows the end of the archive"))
+    }
+
+    /// Finds where the content of a sparse file belongs, and what its name is.
+    fn sparse(
+        &mut self,
+        head: &mut Head,
+        header: &tar::Header,
+        records: &BTreeMap<Vec<u8>, Vec<u8>>,
+        old_map: Option<Vec<(u64, u64)>>,
+    ) -> io::Result<()> {
+        let record = |name: &str| records.get(format!("GNU.sparse.{name}").as_bytes());
+        let length = |name: &str| {
+            let text = record(name).ok_or_else(|| bad("a sparse file without its length"))?;
+            pax_number(text).ok_or_else(|| bad("an unusable length of a sparse file"))
+        };
+        let (segments, real_bytes) = if let Some(map) = old_map {
+            (map, sparse::gnu_real_bytes(header.as_bytes())?)
+        } else if record("major").is_some_and(|major| major == b"1") {
+            let (map, taken) = sparse::pax_1(&mut self.content(false))?;
+            head.size_bytes -= taken;
+            (map, length("realsize")?)
+        } else if let Some(map) = record("map") {
+            (sparse::pax_0(map)?, length("size")?)
+        } else if records.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
+            return Err(bad("a sparse file of an unknown form"));
+        } else {
+            return Ok(());
+        };
+        if let Some(name) = record("name") {
+            head.path.clone_from(name);
+        }
+        head.sparse = Some(sparse::Map::checked(segments, real_bytes, head.size_bytes)?);
+        Ok(())
+    }
+
+    fn block(&mut self) -> io::Result<[u8; BLOCK_BYTES]> {
+        let mut block = [0; BLOCK_BYTES];
+        if read_full(&mut self.inner, &mut block)? < BLOCK_BYTES {
+            return Err(cut());
+        }
+        self.note.note(&block)?;
+        Ok(block)
     }
 
     fn header(&mut self) -> io::Result<Option<tar::Header>> {
         let mut header = tar::Header::new_old();
         for zero_blocks in 0..2 {
             match read_full(&mut self.inner, header.as_mut_bytes())? {
-                BLOCK_BYTES => {}
+                BLOCK_BYTES => self.note.note(header.as_bytes())?,
                 // Some archives lack the two blocks of zeros at their end.
                 0 => return Ok(None),
                 _ => return Err(cut()),
@@ -158,25 +257,23 @@ impl<R: Read> Archive<R> {
         self.content_left = size;
         self.padding = padding(size);
         let mut bytes = Vec::new();
-        self.content().read_to_end(&mut bytes)?;
+        self.content(false).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
     fn skip(&mut self) -> io::Result<()> {
-        let left = self.content_left + self.padding;
-        self.content_left = 0;
-        self.padding = 0;
-        let skipped = io::copy(&mut self.inner.by_ref().take(left), &mut io::sink())?;
-        if skipped == left { Ok(()) } else { Err(cut()) }
+        self.content_left = self.content_left.saturating_add(std::mem::take(&mut self.padding));
+        io::copy(&mut self.content(false), &mut io::sink()).map(|_| ())
     }
 }
 
 /// Reads the content of an entry; a stream that ends before it does is an error.
-pub struct Content<'a, R> {
-    archive: &'a mut Archive<R>,
+pub struct Content<'a, R, N> {
+    archive: &'a mut Archive<R, N>,
+    is_kept: bool,
 }
 
-impl<R: Read> Read for Content<'_, R> {
+impl<R: Read, N: Note> Read for Content<'_, R, N> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.archive.content_left).unwrap_or(usize::MAX).min(buffer.len());
         let Some(buffer) = buffer.get_mut(..most).filter(|buffer| !buffer.is_empty()) else { return Ok(0) };
@@ -185,15 +282,20 @@ impl<R: Read> Read for Content<'_, R> {
             return Err(cut());
         }
         self.archive.content_left -= count as u64;
+        if !self.is_kept {
+            self.archive.note.note(buffer.get(..count).unwrap_or_default())?;
+        }
         Ok(count)
     }
 }
 
-fn head(kind: Kind, header: &tar::Header, extended: Extended) -> io::Result<Head> {
-    let record = |name: &str| extended.records.get(name.as_bytes());
-    if extended.records.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
-        return Err(bad("sparse files in GNU's pax format aren't supported"));
-    }
+fn head(
+    kind: Kind,
+    header: &tar::Header,
+    records: &BTreeMap<Vec<u8>, Vec<u8>>,
+    extended: Extended,
+) -> io::Result<Head> {
+    let record = |name: &str| records.get(name.as_bytes());
     let (mtime_s, mtime_ns) = match record("mtime") {
         Some(text) => pax_time(text).ok_or_else(|| bad("an unusable time in a pax header"))?,
         None => (i64::try_from(header.mtime()?).unwrap_or(i64::MAX), 0),
@@ -205,13 +307,12 @@ fn head(kind: Kind, header: &tar::Header, extended: Extended) -> io::Result<Head
         .unwrap_or_else(|| header.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default());
     let device = (header.device_major().ok().flatten().unwrap_or(0), header.device_minor().ok().flatten().unwrap_or(0));
     let size = match record("size") {
-        Some(text) => number(text).ok_or_else(|| bad("an unusable size in a pax header"))?,
-        None => header.size()?,
+        Some(text) => pax_number(text).ok_or_else(|| bad("an unusable size in a pax header"))?,
+        None => header.entry_size()?,
     };
     // Before POSIX, folders were regular files whose name ends in a slash.
     let kind = if kind == Kind::File && path.ends_with(b"/") { Kind::Folder } else { kind };
-    let xattrs: Vec<_> = extended
-        .records
+    let xattrs: Vec<_> = records
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(XATTR_PREFIX)?.to_vec(), value.clone())))
         .collect();
@@ -231,12 +332,13 @@ fn head(kind: Kind, header: &tar::Header, extended: Extended) -> io::Result<Head
         xattrs,
         // Only regular files have content; what a header claims for others is a relic (hard links in old formats).
         size_bytes: if matches!(kind, Kind::File) { size } else { 0 },
+        sparse: None,
     })
 }
 
 fn id(record: Option<&Vec<u8>>, header: u64) -> io::Result<u32> {
     let value = match record {
-        Some(text) => number(text).ok_or_else(|| bad("an unusable user or group in a pax header"))?,
+        Some(text) => pax_number(text).ok_or_else(|| bad("an unusable user or group in a pax header"))?,
         None => header,
     };
     // 2^32-1 means "no one" to the kernel.
@@ -244,41 +346,6 @@ fn id(record: Option<&Vec<u8>>, header: u64) -> io::Result<u32> {
         .ok()
         .filter(|id| *id != u32::MAX)
         .ok_or_else(|| bad(format!("user or group {value} is too large")))
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.trim().parse().ok()
-}
-
-/// Decimal seconds with an optional fraction (POSIX pax, "mtime").
-fn pax_time(text: &[u8]) -> Option<(i64, u32)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    let nanoseconds: u32 = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok()? } else { return None };
-    match (whole.starts_with('-'), nanoseconds) {
-        (true, 1..) => Some((seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds)),
-        _ => Some((seconds, nanoseconds)),
-    }
-}
-
-/// Records of the form `length key=value\n`, where the length counts itself; values may hold any byte.
-fn pax_records(mut bytes: &[u8]) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let malformed = || bad("a malformed pax header");
-    let mut records = BTreeMap::new();
-    while !bytes.is_empty() {
-        let space = bytes.iter().position(|byte| *byte == b' ').ok_or_else(malformed)?;
-        let (digits, _) = bytes.split_at_checked(space).ok_or_else(malformed)?;
-        let length = number(digits).and_then(|length| usize::try_from(length).ok()).ok_or_else(malformed)?;
-        let record =
-            bytes.get(space + 1..length).and_then(|record| record.strip_suffix(b"\n")).ok_or_else(malformed)?;
-        let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(malformed)?;
-        let (key, value) = record.split_at_checked(equals).ok_or_else(malformed)?;
-        records.insert(key.to_vec(), value.get(1..).unwrap_or_default().to_vec());
-        bytes = bytes.get(length..).unwrap_or_default();
-    }
-    Ok(records)
 }
 
 fn check_sum(header: &tar::Header) -> io::Result<()> {
@@ -324,6 +391,6 @@ fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends in the middle of an entry")
 }
 
-fn bad(reason: impl Into<String>) -> io::Error {
+pub fn bad(reason: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.into())
 }

@@ -3,6 +3,7 @@
 //! `layers/<diff id>/fs` is a layer's tree and `layers/<diff id>/layer.json` what is known of it. Both appear by one
 //! rename, after the file system has been synced: a layer is complete or absent. `tmp/` is emptied at the start.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use rustix::fs::{Mode, OFlags, open, syncfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::assemble::Assembled;
 use super::unpack::{self, Measured};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -24,6 +26,9 @@ const MAX_RECORD_BYTES: u64 = 64 * 1024;
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Record {
     size_bytes: u64,
+    /// Length of the archive that the recipe makes; `None`: unpacked by a release that wrote no recipe.
+    #[serde(default)]
+    archive_bytes: Option<u64>,
 }
 
 /// The layers of a store.
@@ -80,11 +85,22 @@ impl Depot {
 
     /// Bytes of a layer's files; 0 if it isn't here.
     pub fn size_bytes(&self, diff_id: &Digest) -> u64 {
-        durable::read(&self.folder(diff_id).join("layer.json"), MAX_RECORD_BYTES)
-            .ok()
-            .flatten()
-            .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok())
-            .map_or(0, |record| record.size_bytes)
+        self.record(diff_id).map_or(0, |record| record.size_bytes)
+    }
+
+    /// The archive of a layer, as it was, and its length. Its reader has to check the digest.
+    pub fn archive(&self, diff_id: &Digest) -> Result<(Assembled, u64), Error> {
+        let folder = self.folder(diff_id);
+        let length = self.record(diff_id).and_then(|record| record.archive_bytes).ok_or_else(|| Error::Invalid {
+            what: format!("layer {diff_id}"),
+            reason: "an older release unpacked it without noting how its archive was made; pull the image again".into(),
+        })?;
+        Ok((Assembled::open(&folder).map_err(Error::io("opening the recipe of", &folder))?, length))
+    }
+
+    fn record(&self, diff_id: &Digest) -> Option<Record> {
+        let bytes = durable::read(&self.folder(diff_id).join("layer.json"), MAX_RECORD_BYTES).ok()??;
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// A layer's tree.
@@ -100,8 +116,10 @@ impl Depot {
         std::fs::create_dir_all(&tree).map_err(Error::io("making folder", &tree))?;
         // Not every archive has an entry for its root.
         rustix::fs::chmod(&tree, Mode::from_raw_mode(0o755)).map_err(|e| Error::io("opening up", &tree)(e.into()))?;
-        let measured = unpack::unpack(open_folder(&tree)?, label, stream)?;
-        let record = Record { size_bytes: measured.size_bytes };
+        let recipe = folder.0.join("recipe");
+        let recipe = File::create(&recipe).map_err(Error::io("making", &recipe))?;
+        let measured = unpack::unpack(open_folder(&folder.0)?, recipe, label, stream)?;
+        let record = Record { size_bytes: measured.size_bytes, archive_bytes: Some(measured.archive_bytes) };
         let path = folder.0.join("layer.json");
         let json = serde_json::to_vec(&record).map_err(|e| Error::io("writing", &path)(e.into()))?;
         std::fs::write(&path, json).map_err(Error::io("writing", &path))?;

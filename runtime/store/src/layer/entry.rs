@@ -1,25 +1,33 @@
 //! One entry made into a file. Every path is walked by the kernel below the layer's root, without symbolic links
 //! (openat2), so an archive can't reach anything else, however it orders its entries.
+//!
+//! A folder's time is put back whenever the entries leave it: so it needn't be remembered until the end, however many
+//! folders there are.
 
-use std::ffi::OsStr;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
-    fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+    fsetxattr, fstatvfs, ftruncate, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, renameat, statat,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::archive::{Head, Kind};
+use super::assemble::MAX_MOVED;
 use super::path::LayerPath;
 
 /// Buffer for the content of files.
 const COPY_BYTES: usize = 64 * 1024;
 /// Marks a folder whose lower layers don't show through (kernel: Documentation/filesystems/overlayfs.rst).
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+/// Where files wait that later entries took the place of.
+const MOVED: &str = "moved";
+/// Bytes written between two looks at what is free.
+const LOOK_BYTES: u64 = 16 << 20;
+/// Bytes left free for what runs, or a fiftieth of the disk where that is less.
+const RESERVE_BYTES: u64 = 256 << 20;
 
 /// Why an entry couldn't be made.
 #[derive(Debug)]
@@ -40,26 +48,56 @@ impl From<Errno> for Failure {
 
 /// The tree of a layer in the making.
 pub struct Tree {
+    layer: OwnedFd,
     root: OwnedFd,
     /// The folder of the entry before: archives go folder by folder.
-    last: Option<(LayerPath, OwnedFd)>,
+    last: Option<Current>,
     buffer: Vec<u8>,
+    /// Bytes written since the last look at what is free.
+    written: u64,
+    moved: Vec<(Vec<u8>, u32)>,
+    moved_count: u32,
+}
+
+/// A folder in which entries are being made, and the time that it is to have afterwards.
+struct Current {
+    path: LayerPath,
+    folder: OwnedFd,
+    times: Timestamps,
 }
 
 impl Tree {
-    /// A tree below an empty folder.
-    pub fn new(root: OwnedFd) -> Self {
-        Self { root, last: None, buffer: vec![0; COPY_BYTES] }
+    /// A tree in `fs` below the folder of a layer.
+    pub fn new(layer: OwnedFd) -> Result<Self, Failure> {
+        let root = openat(&layer, "fs", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let buffer = vec![0; COPY_BYTES];
+        Ok(Self { layer, root, last: None, buffer, written: LOOK_BYTES, moved: Vec::new(), moved_count: 0 })
+    }
+
+    /// What has been moved out of the way since the last call: its path, and its number in `moved`.
+    pub fn take_moved(&mut self) -> Vec<(Vec<u8>, u32)> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Ends the making: all entries have been made.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        self.leave()
     }
 
     /// Makes an entry, in place of what an earlier entry of that name made.
     pub fn make(&mut self, path: &LayerPath, head: &Head, content: &mut impl Read) -> Result<(), Failure> {
         let Some((folder, name)) = path.split() else {
-            return match head.kind {
-                Kind::Folder => dress_folder(&self.root, head),
-                _ => Err(Failure::Refused("the root of a layer must be a folder".into())),
-            };
+            if head.kind != Kind::Folder {
+                return Err(Failure::Refused("the root of a layer must be a folder".into()));
+            }
+            self.leave()?;
+            dress(&self.root, head)?;
+            return Ok(futimens(&self.root, &times((head.mtime_s, head.mtime_ns)))?);
         };
+        if self.last.as_ref().is_some_and(|last| last.path == *path) {
+            // Its own time is among what this entry says.
+            self.last = None;
+        }
         if head.kind == Kind::Folder {
             return self.make_folder(&folder, name, head);
         }
@@ -68,17 +106,6 @@ impl Tree {
             Kind::File => self.make_file(&folder, name, head, content),
             Kind::HardLink => self.make_link(&folder, name, head),
             _ => self.make_special(&folder, name, head),
-        }
-    }
-
-    /// Sets the time of a folder, after everything in it has been made.
-    pub fn set_folder_time(&mut self, path: &LayerPath, head_time: (i64, u32)) -> Result<(), Failure> {
-        match path.split() {
-            None => Ok(futimens(&self.root, &times(head_time))?),
-            Some((folder, name)) => {
-                let parent = self.folder(&folder)?;
-                Ok(utimensat(parent, name, &times(head_time), AtFlags::SYMLINK_NOFOLLOW)?)
-            }
         }
     }
 
@@ -113,18 +140,20 @@ impl Tree {
                 let there = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
                 if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
                     opaque = is_whiteout(&there);
-                    unlinkat(parent, name, AtFlags::empty())?;
-                    mkdirat(parent, name, Mode::RWXU)?;
+                    self.clear(folder, name)?;
+                    mkdirat(self.folder(folder)?, name, Mode::RWXU)?;
                 }
             }
             other => other?,
         }
+        let parent = self.folder(folder)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(parent, name, flags, Mode::empty())?;
         if opaque {
             fsetxattr(&made, OPAQUE_XATTR, b"y", XattrFlags::empty())?;
         }
-        dress_folder(&made, head)
+        dress(&made, head)?;
+        Ok(futimens(&made, &times((head.mtime_s, head.mtime_ns)))?)
     }
 
     fn make_file(
@@ -134,21 +163,52 @@ impl Tree {
         head: &Head,
         content: &mut impl Read,
     ) -> Result<(), Failure> {
-        let mut buffer = std::mem::take(&mut self.buffer);
         let parent = self.folder(folder)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = std::fs::File::from(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
+        match &head.sparse {
+            None => self.copy(content, &mut file)?,
+            Some(map) => {
+                ftruncate(&file, map.real_bytes).map_err(|error| match error {
+                    Errno::FBIG | Errno::INVAL => Failure::Refused("the file is too large for the disk".into()),
+                    other => other.into(),
+                })?;
+                for (offset, length) in &map.segments {
+                    file.seek(SeekFrom::Start(*offset)).map_err(Failure::Write)?;
+                    self.copy(&mut content.take(*length), &mut file)?;
+                }
+            }
+        }
+        dress(&file, head)?;
+        Ok(futimens(&file, &times((head.mtime_s, head.mtime_ns)))?)
+    }
+
+    fn copy(&mut self, content: &mut impl Read, file: &mut std::fs::File) -> Result<(), Failure> {
         loop {
-            match content.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => file.write_all(buffer.get(..count).unwrap_or_default()).map_err(Failure::Write)?,
+            match content.read(&mut self.buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => {
+                    self.written += count as u64;
+                    self.look()?;
+                    file.write_all(self.buffer.get(..count).unwrap_or_default()).map_err(Failure::Write)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Failure::Read(error)),
             }
         }
-        self.buffer = buffer;
-        dress(&file, head)?;
-        Ok(futimens(&file, &times((head.mtime_s, head.mtime_ns)))?)
+    }
+
+    /// Looks now and then at what is free: the last of it belongs to what runs.
+    fn look(&mut self) -> Result<(), Failure> {
+        if self.written >= LOOK_BYTES {
+            self.written = 0;
+            let disk = fstatvfs(&self.root)?;
+            let reserve = RESERVE_BYTES.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 50);
+            if disk.f_bavail.saturating_mul(disk.f_frsize) < reserve + LOOK_BYTES.min(reserve) {
+                return Err(Errno::NOSPC.into());
+            }
+        }
+        Ok(())
     }
 
     fn make_link(&mut self, folder: &LayerPath, name: &[u8], head: &Head) -> Result<(), Failure> {
@@ -190,28 +250,41 @@ impl Tree {
         Ok(utimensat(parent, name, &times((head.mtime_s, head.mtime_ns)), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// Removes what an earlier entry of that name made.
+    /// Takes away what an earlier entry of that name made. Contents are kept aside: the layer's archive has them.
     fn clear(&mut self, folder: &LayerPath, name: &[u8]) -> Result<(), Failure> {
         let parent = self.folder(folder)?;
-        match unlinkat(parent, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::ISDIR) => {
-                let path = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(OsStr::from_bytes(name));
-                let removed = std::fs::remove_dir_all(path).map_err(Failure::Write);
-                // The folder that is remembered may have been in it.
-                self.last = None;
-                removed
-            }
-            Err(error) => Err(error.into()),
+        let there = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other?,
+        };
+        let has_content = match FileType::from_raw_mode(there.st_mode) {
+            FileType::Directory => true,
+            FileType::RegularFile => there.st_size > 0,
+            _ => false,
+        };
+        if !has_content {
+            return Ok(unlinkat(parent, name, AtFlags::empty())?);
         }
+        let number = self.moved_count;
+        if number >= MAX_MOVED {
+            return Err(Failure::Refused(format!("more than {MAX_MOVED} entries take the place of earlier ones")));
+        }
+        match mkdirat(&self.layer, MOVED, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        renameat(self.current(), name, &self.layer, format!("{MOVED}/{number}"))?;
+        let mut path = folder.clone();
+        path.push(name);
+        self.moved.push((path.joined(), number));
+        self.moved_count += 1;
+        Ok(())
     }
 
     /// A folder of the tree, made with its parents if absent (archives may leave them out).
     fn folder(&mut self, path: &LayerPath) -> Result<BorrowedFd<'_>, Failure> {
-        if path.parts().is_empty() {
-            return Ok(self.root.as_fd());
-        }
-        if self.last.as_ref().is_none_or(|(last, _)| last != path) {
+        if self.last.as_ref().is_none_or(|last| last.path != *path) {
+            self.leave()?;
             let folder = match self.open(path) {
                 Err(Errno::NOENT) => self.make_parents(path)?,
                 other => other.map_err(|error| match error {
@@ -219,11 +292,22 @@ impl Tree {
                     error => error.into(),
                 })?,
             };
-            self.last = Some((path.clone(), folder));
+            let times = times_of(&folder)?;
+            self.last = Some(Current { path: path.clone(), folder, times });
         }
-        match &self.last {
-            Some((_, folder)) => Ok(folder.as_fd()),
-            None => Ok(self.root.as_fd()),
+        Ok(self.current())
+    }
+
+    /// What [`Tree::folder`] returned last.
+    fn current(&self) -> BorrowedFd<'_> {
+        self.last.as_ref().map_or(self.root.as_fd(), |last| last.folder.as_fd())
+    }
+
+    /// Puts back the time of the folder that entries were made in.
+    fn leave(&mut self) -> Result<(), Failure> {
+        match self.last.take() {
+            Some(last) => Ok(utimensat(&last.folder, ".", &last.times, AtFlags::empty())?),
+            None => Ok(()),
         }
     }
 
@@ -231,8 +315,10 @@ impl Tree {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut folder = self.open(&LayerPath::default())?;
         for part in path.parts() {
+            let times = times_of(&folder)?;
             match mkdirat(&folder, part.as_slice(), Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
+                Ok(()) => utimensat(&folder, ".", &times, AtFlags::empty())?,
+                Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
             folder = openat(&folder, part.as_slice(), flags, Mode::empty()).map_err(|error| match error {
@@ -244,7 +330,7 @@ impl Tree {
     }
 
     fn open(&self, path: &LayerPath) -> Result<OwnedFd, Errno> {
-        let joined = path.parts().join(&b'/');
+        let joined = path.joined();
         let joined = if joined.is_empty() { b".".to_vec() } else { joined };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve =
@@ -268,10 +354,6 @@ fn kind_of(parent: BorrowedFd<'_>, name: &[u8]) -> Result<FileType, Errno> {
 
 fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
-fn dress_folder(folder: &OwnedFd, head: &Head) -> Result<(), Failure> {
-    dress(folder, head)
 }
 
 /// Owner, mode, attributes, in this order: a change of owner drops set-user-ID bits and capabilities.
@@ -303,6 +385,12 @@ fn owner(head: &Head) -> Uid {
 
 fn group(head: &Head) -> Gid {
     Gid::from_raw(head.gid)
+}
+
+fn times_of(folder: &OwnedFd) -> Result<Timestamps, Errno> {
+    let stat = rustix::fs::fstat(folder)?;
+    let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
+    Ok(Timestamps { last_access: modified, last_modification: modified })
 }
 
 fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {

@@ -2,6 +2,8 @@
 
 /// Longest path, as the kernel has it (PATH_MAX).
 const MAX_PATH_BYTES: usize = 4096;
+/// Deepest folder: whoever walks a tree holds a descriptor for each level.
+const MAX_DEPTH: usize = 256;
 /// Longest name (NAME_MAX).
 const MAX_NAME_BYTES: usize = 255;
 /// Begins the name of a whiteout: the file of the rest of the name is gone (OCI image spec, layer.md).
@@ -45,6 +47,9 @@ impl LayerPath {
         if parts.iter().any(|part| part.len() > MAX_NAME_BYTES) {
             return Err("a name is longer than 255 bytes");
         }
+        if parts.len() > MAX_DEPTH {
+            return Err("more than 256 folders stand in each other");
+        }
         Ok(Self(parts.into_iter().map(<[u8]>::to_vec).collect()))
     }
 
@@ -62,6 +67,11 @@ impl LayerPath {
     /// Goes one name down.
     pub fn push(&mut self, name: &[u8]) {
         self.0.push(name.to_vec());
+    }
+
+    /// With slashes between the names, as the kernel takes it.
+    pub fn joined(&self) -> Vec<u8> {
+        self.0.join(&b'/')
     }
 
     /// The names on the way.

@@ -2,10 +2,11 @@
 
 use std::io::{self, Read};
 use std::thread;
+use std::time::Duration;
 
 use keel_fetch::Body;
 
-use super::client::{MAX_TRIES, Registry, backoff};
+use super::client::{MAX_TRIES, Registry, wait};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::model::Descriptor;
@@ -86,10 +87,13 @@ impl Read for BlobStream<'_> {
                 Err(error) => {
                     self.tries += 1;
                     self.breaks += 1;
-                    if !is_transient(&error) || self.tries >= MAX_TRIES || self.breaks >= MAX_BREAKS {
+                    if !fetch_error(&error).is_some_and(keel_fetch::Error::is_transient)
+                        || self.tries >= MAX_TRIES
+                        || self.breaks >= MAX_BREAKS
+                    {
                         return Err(error);
                     }
-                    let wait = backoff(self.tries);
+                    let wait = wait(self.tries, retry_after(&error));
                     log::info!("blob {} at byte {}: {error}; trying again", self.digest, self.position);
                     if !(self.report)(self.position, Some(wait.as_secs())) {
                         return Err(error);
@@ -101,14 +105,18 @@ impl Read for BlobStream<'_> {
     }
 }
 
+fn retry_after(error: &io::Error) -> Option<Duration> {
+    fetch_error(error).and_then(keel_fetch::Error::retry_after)
+}
+
 /// The network's error inside, wherever it sits.
-fn is_transient(error: &io::Error) -> bool {
+fn fetch_error(error: &io::Error) -> Option<&keel_fetch::Error> {
     if let Some(fetch) = keel_fetch::Error::from_io(error) {
-        return fetch.is_transient();
+        return Some(fetch);
     }
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::Fetch { source, .. }) => source.is_transient(),
-        Some(Error::Read { source, .. }) => is_transient(source),
-        _ => false,
+        Some(Error::Fetch { source, .. }) => Some(source),
+        Some(Error::Read { source, .. }) => fetch_error(source),
+        _ => None,
     }
 }

@@ -1,36 +1,53 @@
-//! One registry: requests, credentials, errors.
+//! One repository of a registry, or of a mirror of it: requests, with credentials where they are asked for.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use keel_fetch::{Request, Response, auth};
-use serde::Deserialize;
+use keel_fetch::{Method, Request, Response, auth, is_same_origin};
 
-use super::challenge::{Challenge, encode};
+use super::credentials::{self, Asked};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::model;
 use crate::reference::{DEFAULT_REGISTRY, Reference};
-use crate::store::{Auth, Store};
+use crate::remote::Auth;
+use crate::store::Store;
 
 /// Where Docker's registry really is.
 const DOCKER_HOST: &str = "registry-1.docker.io";
-/// Tries of one request, with waits of 1 and 2 seconds between them.
-pub const MAX_TRIES: u32 = 3;
-/// Longest answer of a token service.
-const MAX_TOKEN_BYTES: u64 = 1 << 20;
+/// Tries of one request, with growing waits between them.
+pub const MAX_TRIES: u32 = 4;
+/// Longest wait between two tries, whatever a server asks for.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// One repository of a registry, with the credentials for it.
+/// One repository, with the credentials for it.
 pub struct Registry<'a> {
-    store: &'a Store,
-    reference: &'a Reference,
+    pub(super) store: &'a Store,
+    pub(super) reference: &'a Reference,
     auth: Option<&'a Auth>,
-    base: String,
-    plain: bool,
+    /// `https://host[:port]`
+    root: String,
+    /// What access is asked for, such as `repository:a/b:pull`.
+    scopes: Vec<String>,
     /// Value of the `Authorization` header, once a challenge has been met.
     authorization: Mutex<Option<String>>,
+}
+
+/// One request to a registry.
+#[derive(Clone, Default)]
+pub struct Ask<'a> {
+    /// Method.
+    pub method: Method,
+    /// Headers beside `Authorization`.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Bytes wanted.
+    pub range: Option<Range<u64>>,
+    /// Most bytes of the answer.
+    pub max_bytes: u64,
+    /// Body.
+    pub body: &'a [u8],
 }
 
 impl<'a> Registry<'a> {
@@ -38,29 +55,65 @@ impl<'a> Registry<'a> {
     pub fn new(store: &'a Store, reference: &'a Reference, auth: Option<&'a Auth>) -> Self {
         let registry = reference.registry();
         let host = if registry == DEFAULT_REGISTRY { DOCKER_HOST } else { registry };
-        let plain = store.options.insecure_registries.iter().any(|name| name == registry);
-        let base = format!("{}://{host}/v2/{}", if plain { "http" } else { "https" }, reference.repository());
+        let is_plain = store.options.insecure_registries.iter().any(|name| name == registry);
+        let root = format!("{}://{host}", if is_plain { "http" } else { "https" });
+        Self::at(store, reference, auth, root)
+    }
+
+    /// The mirrors of an image's registry, in order, and then the registry itself. Mirrors get no credentials.
+    pub fn with_mirrors(store: &'a Store, reference: &'a Reference, auth: Option<&'a Auth>) -> Vec<Self> {
+        let mirrors = store.options.mirrors.iter().filter(|(of, _)| of == reference.registry());
+        let mirrors = mirrors.map(|(_, url)| Self::at(store, reference, None, url.clone()));
+        mirrors.chain([Self::new(store, reference, auth)]).collect()
+    }
+
+    fn at(store: &'a Store, reference: &'a Reference, auth: Option<&'a Auth>, root: String) -> Self {
         let authorization = match auth {
             Some(Auth::Bearer(token)) => Some(auth::bearer(token)),
             _ => None,
         };
-        Self { store, reference, auth, base, plain, authorization: Mutex::new(authorization) }
+        let scopes = vec![format!("repository:{}:pull", reference.repository())];
+        Self { store, reference, auth, root, scopes, authorization: Mutex::new(authorization) }
     }
 
-    /// The manifest by tag or digest, with its digest; held against `digest` if given.
-    pub fn manifest(&self, name: &str, digest: Option<&Digest>) -> Result<(Digest, Vec<u8>), Error> {
-        let path = format!("manifests/{name}");
-        let bytes = self.retried(|| {
-            let response = self.get(&path, Some(model::ACCEPT), None, model::MAX_MANIFEST_BYTES)?;
-            response.bytes().map_err(|source| self.fetch(source))
+    /// The same with leave to push, and to mount blobs of these repositories.
+    pub fn for_push(mut self, others: impl Iterator<Item = String>) -> Self {
+        self.scopes = vec![format!("repository:{}:pull,push", self.reference.repository())];
+        self.scopes.extend(others.map(|other| format!("repository:{other}:pull")));
+        self
+    }
+
+    /// The same without asking for access to any repository: for a login.
+    pub fn for_login(mut self) -> Self {
+        self.scopes.clear();
+        self
+    }
+
+    /// Address of the registry, `https://host[:port]`.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// Address of something in the repository, such as `blobs/sha256:…`.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}/v2/{}/{path}", self.root, self.reference.repository())
+    }
+
+    /// The manifest by tag or digest, with its digest and media type; held against `digest` if given.
+    pub fn manifest(&self, name: &str, digest: Option<&Digest>) -> Result<(Digest, Vec<u8>, String), Error> {
+        let ask = Ask { headers: &[("Accept", model::ACCEPT)], max_bytes: model::MAX_MANIFEST_BYTES, ..Ask::default() };
+        let (bytes, media_type) = self.retried(|| {
+            let response = self.send(&self.url(&format!("manifests/{name}")), &ask)?;
+            let media_type = response.header("content-type").unwrap_or_default().to_owned();
+            Ok((response.bytes().map_err(|source| self.fetch(source))?, media_type))
         })?;
         let got = Digest::of(&bytes);
         match digest {
             Some(expected) if *expected != got => {
-                let what = format!("manifest of {} from {}", self.reference, self.reference.registry());
+                let what = format!("manifest of {} from {}", self.reference, self.host());
                 Err(Error::Digest { what, expected: *expected, got })
             }
-            _ => Ok((got, bytes)),
+            _ => Ok((got, bytes, media_type)),
         }
     }
 
@@ -74,23 +127,23 @@ impl<'a> Registry<'a> {
         if got == *digest {
             return Ok(bytes);
         }
-        let what = format!("blob {digest} of {} from {}", self.reference, self.reference.registry());
+        let what = format!("blob {digest} of {} from {}", self.reference, self.host());
         Err(Error::Digest { what, expected: *digest, got })
     }
 
     /// Begins to read a blob.
     pub fn blob(&self, digest: &Digest, range: Option<Range<u64>>, max_bytes: u64) -> Result<Response, Error> {
-        self.get(&format!("blobs/{digest}"), None, range, max_bytes)
+        self.send(&self.url(&format!("blobs/{digest}")), &Ask { range, max_bytes, ..Ask::default() })
     }
 
-    /// Does something up to [`MAX_TRIES`] times, as long as the network is to blame.
+    /// Does something up to [`MAX_TRIES`] times, as long as the network or an overloaded registry is to blame.
     pub fn retried<T>(&self, mut action: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
         let mut tries = 1;
         loop {
             match action() {
                 Err(Error::Fetch { source, .. }) if source.is_transient() && tries < MAX_TRIES => {
-                    log::info!("pulling {}: {source}; trying again", self.reference);
-                    thread::sleep(backoff(tries));
+                    log::info!("{}: {source}; trying again", self.reference);
+                    thread::sleep(wait(tries, source.retry_after()));
                     tries += 1;
                 }
                 other => return other,
@@ -98,32 +151,23 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// An error of the network on the way to this registry.
-    pub fn fetch(&self, source: keel_fetch::Error) -> Error {
-        Error::Fetch { reference: self.reference.to_string(), source }
-    }
-
-    /// An error in what this registry says.
-    pub fn broken(&self, message: String) -> Error {
-        let (registry, reference) = (self.reference.registry().to_owned(), self.reference.to_string());
-        Error::Registry { registry, reference, message }
-    }
-
-    fn get(&self, path: &str, accept: Option<&str>, range: Option<Range<u64>>, max: u64) -> Result<Response, Error> {
-        let url = format!("{}/{path}", self.base);
-        // Twice: without the credentials that a first answer asks for, and with them.
+    /// Sends a request; any status but 2xx is an error.
+    pub fn send(&self, url: &str, ask: &Ask<'_>) -> Result<Response, Error> {
+        let is_ours = is_same_origin(url, &self.root);
+        // Twice: without the credentials that a first answer asks for, or with those that have expired; and with new.
         for may_authenticate in [true, false] {
             let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let headers: Vec<_> = accept
-                .map(|accept| ("Accept", accept))
-                .into_iter()
-                .chain(authorization.as_deref().map(|value| ("Authorization", value)))
-                .collect();
-            let request = Request { range: range.clone(), ..Request::new(&url, max).headers(&headers) };
-            let response = self.store.client.get(&request).map_err(|source| self.fetch(source))?;
+            let mut headers = ask.headers.to_vec();
+            // An upload may be sent on to another host, which isn't to see them.
+            headers.extend(authorization.as_deref().filter(|_| is_ours).map(|value| ("Authorization", value)));
+            let request = Request {
+                range: ask.range.clone(),
+                ..Request::new(url, ask.max_bytes).headers(&headers).body(ask.body)
+            };
+            let response = self.store.client.request(ask.method, &request).map_err(|source| self.fetch(source))?;
             match response.status {
-                401 if may_authenticate => {
-                    let value = self.authenticate(&response)?;
+                401 if may_authenticate && is_ours => {
+                    let value = credentials::answer(self, &self.asked(), &response)?;
                     *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
                 }
                 200..300 => return Ok(response),
@@ -133,61 +177,32 @@ impl<'a> Registry<'a> {
         Err(self.broken("it asks for credentials again and again".into()))
     }
 
-    /// The header that answers a challenge.
-    fn authenticate(&self, response: &Response) -> Result<String, Error> {
-        let header = response.header("www-authenticate").unwrap_or_default();
-        let basic = match self.auth {
-            Some(Auth::Basic { user, password }) => Some(auth::basic(user, password)),
-            _ => None,
-        };
-        match Challenge::parse(header) {
-            Some(Challenge::Basic) => basic.ok_or_else(|| self.denied("no basic auth credentials".into())),
-            Some(Challenge::Bearer { realm, service, scope }) => {
-                let plain = self.plain && realm.starts_with("http://");
-                if !plain && !realm.starts_with("https://") {
-                    return Err(self.broken(format!("its token service {realm:?} isn't reached over https")));
-                }
-                let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.reference.repository()));
-                let mut url = format!("{realm}{}scope={}", if realm.contains('?') { '&' } else { '?' }, encode(&scope));
-                if let Some(service) = service {
-                    url.push_str(&format!("&service={}", encode(&service)));
-                }
-                self.token(&url, basic.as_deref())
-            }
-            None => Err(self.denied(format!("it asks for credentials in a way that isn't supported ({header:?})"))),
-        }
+    fn asked(&self) -> Asked<'_> {
+        Asked { auth: self.auth, scopes: &self.scopes, is_plain: self.root.starts_with("http://") }
     }
 
-    fn token(&self, url: &str, basic: Option<&str>) -> Result<String, Error> {
-        #[derive(Deserialize)]
-        struct Token {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
-        let headers: Vec<_> = basic.map(|value| ("Authorization", value)).into_iter().collect();
-        let request = Request::new(url, MAX_TOKEN_BYTES).headers(&headers);
-        let response = self.store.client.get(&request).map_err(|source| self.fetch(source))?;
-        if matches!(response.status, 400 | 401 | 403) {
-            return Err(self.denied(format!("its token service answered {}", response.status)));
-        }
-        let bytes = response.success().and_then(Response::bytes).map_err(|source| self.fetch(source))?;
-        let token: Token = serde_json::from_slice(&bytes)
-            .map_err(|error| self.broken(format!("its token service sent no token ({error})")))?;
-        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
-        token.map(|token| auth::bearer(&token)).ok_or_else(|| self.broken("its token service sent no token".into()))
+    /// The registry's name, or the mirror's address.
+    pub fn host(&self) -> &str {
+        self.root.split_once("://").map_or(&self.root, |(_, host)| host)
+    }
+
+    /// An error of the network on the way to this registry.
+    pub fn fetch(&self, source: keel_fetch::Error) -> Error {
+        Error::Fetch { reference: self.reference.to_string(), source }
+    }
+
+    /// An error in what this registry says.
+    pub fn broken(&self, message: String) -> Error {
+        Error::Registry { registry: self.host().to_owned(), reference: self.reference.to_string(), message }
+    }
+
+    /// An error in what we are, to this registry.
+    pub fn denied(&self, message: String) -> Error {
+        Error::Denied { registry: self.host().to_owned(), reference: self.reference.to_string(), message }
     }
 
     /// What a status other than success means.
     fn refused(&self, response: Response) -> Error {
-        #[derive(Deserialize)]
-        struct Errors {
-            errors: Vec<Detail>,
-        }
-        #[derive(Deserialize)]
-        struct Detail {
-            #[serde(default)]
-            message: String,
-        }
         let status = response.status;
         let source = match response.success() {
             Err(source) => source,
@@ -197,27 +212,23 @@ impl<'a> Registry<'a> {
             keel_fetch::Error::Status { body, .. } => body.as_str(),
             _ => "",
         };
-        let message = serde_json::from_str::<Errors>(body)
-            .ok()
-            .and_then(|errors| Some(errors.errors.into_iter().next()?.message));
-        let (registry, reference) = (self.reference.registry().to_owned(), self.reference.to_string());
+        let message = credentials::message(body);
         match status {
             401 | 403 => self.denied(message.unwrap_or_else(|| format!("it answered {status}"))),
-            404 => {
-                let message = message.unwrap_or_else(|| "manifest unknown".into());
-                Error::NotInRegistry { registry, reference, message }
-            }
+            404 => Error::NotInRegistry {
+                registry: self.host().to_owned(),
+                reference: self.reference.to_string(),
+                message: message.unwrap_or_else(|| "manifest unknown".into()),
+            },
             _ => self.fetch(source),
         }
     }
-
-    fn denied(&self, message: String) -> Error {
-        let (registry, reference) = (self.reference.registry().to_owned(), self.reference.to_string());
-        Error::Denied { registry, reference, message }
-    }
 }
 
-/// How long to wait after a try: 1 s, 2 s, 4 s.
-pub fn backoff(tries: u32) -> Duration {
-    Duration::from_secs(1 << (tries.saturating_sub(1)).min(2))
+/// How long to wait after a try: 1 s, 2 s, 4 s, 8 s and a little more, so that many hosts don't come back at once; or
+/// what the server asks for.
+pub fn wait(tries: u32, asked: Option<Duration>) -> Duration {
+    let own = Duration::from_millis(1000 << tries.saturating_sub(1).min(3));
+    let spread = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+    asked.unwrap_or(own + own.mul_f64(f64::from(spread % 1000) / 4000.0)).min(MAX_WAIT)
 }

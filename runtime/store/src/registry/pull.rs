@@ -1,28 +1,21 @@
 //! The whole pull: manifest, config, then the layers, a few at a time, then one commit.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
 
 use super::blob::BlobStream;
 use super::client::Registry;
+use super::workers::{self, Crew};
 use crate::digest::{Digest, ImageId};
 use crate::error::Error;
 use crate::layer::depot::Unpacked;
-use crate::model::{ConfigFile, Descriptor, ImageManifest, MAX_CONFIG_BYTES, Manifest, for_this_machine};
+use crate::model::{ConfigFile, Descriptor, ImageManifest, MAX_CONFIG_BYTES, Manifest, Platform};
 use crate::progress::{Progress, Status};
 use crate::reference::Reference;
-use crate::store::{Auth, Store};
+use crate::remote::Pull;
+use crate::store::Store;
 
-/// Layers unpacked at the same time.
-const MAX_WORKERS: usize = 3;
-/// Stack of a worker, which holds no large values.
-const WORKER_STACK_BYTES: usize = 512 * 1024;
 /// Bytes between two reports of progress.
 const REPORT_BYTES: u64 = 512 * 1024;
-/// Reports waiting to be passed on.
-const REPORTS: usize = 64;
 
 /// One layer to be fetched.
 struct Job {
@@ -30,18 +23,39 @@ struct Job {
     diff_id: Digest,
 }
 
-/// Pulls an image into a store.
+/// Pulls an image into a store: from a mirror if one has it, otherwise from its registry.
 pub fn pull(
     store: &Store,
     reference: &Reference,
-    auth: Option<&Auth>,
+    pull: &Pull<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ImageId, Error> {
-    let registry = Registry::new(store, reference, auth);
+    let platform = Platform::runnable(pull.platform.unwrap_or("linux/amd64"))
+        .ok_or_else(|| Error::NoPlatform(reference.to_string(), pull.platform.unwrap_or_default().to_owned()))?;
     let id = reference.tag().map(str::to_owned).or(reference.digest().map(Digest::short));
+    let mut registries = Registry::with_mirrors(store, reference, pull.auth);
+    let last = registries.pop().ok_or_else(|| Error::NoSuchImage(reference.to_string()))?;
     progress(Progress { id, status: Status::PullingFrom(reference.repository().to_owned()) });
-    let (top, top_bytes) = registry.manifest(&reference.manifest(), reference.digest())?;
-    let (manifest, manifest_bytes) = choose(&registry, reference, top_bytes)?;
+    for mirror in registries {
+        match pull_from(store, &mirror, reference, &platform, progress) {
+            Err(error) if error.is_of_registry() => {
+                log::warn!("mirror {} can't be used for {reference}: {error}", mirror.host());
+            }
+            other => return other,
+        }
+    }
+    pull_from(store, &last, reference, &platform, progress)
+}
+
+fn pull_from(
+    store: &Store,
+    registry: &Registry<'_>,
+    reference: &Reference,
+    platform: &Platform,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ImageId, Error> {
+    let (top, top_bytes, _) = registry.manifest(&reference.manifest(), reference.digest())?;
+    let (manifest, manifest_bytes) = choose(registry, reference, platform, top_bytes)?;
     let config = registry.small_blob(&manifest.config.digest, MAX_CONFIG_BYTES)?;
     let diff_ids = ConfigFile::parse(&reference.to_string(), &config)?.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
@@ -54,17 +68,18 @@ pub fn pull(
     let _pins = store.pin(diff_ids.clone());
     let is_known = store.records().images().get(&manifest.config.digest).is_some();
     let jobs = plan(store, manifest.layers, &diff_ids, progress);
-    let unpacked = fetch(store, &registry, reference, &jobs, progress)?;
+    let unpacked = workers::run(&reference.to_string(), &jobs, progress, |job, crew| {
+        layer(store, registry, reference, job, crew)
+    })?;
     store.depot.commit(unpacked)?;
     for job in &jobs {
         progress(Progress { id: Some(job.blob.digest.short()), status: Status::PullComplete });
     }
-    let manifest = store.write_blob(&manifest_bytes)?;
     let mut names = vec![reference.with_digest(top)];
     if let Some(tag) = reference.tag().filter(|_| reference.digest().is_none()) {
         names.push(reference.with_tag(tag)?);
     }
-    let id = store.record(&config, diff_ids, Some(manifest), &names)?;
+    let id = store.record(&config, diff_ids, Some(&manifest_bytes), &names)?;
     progress(Progress { id: None, status: Status::Digest(top.to_string()) });
     let shown = reference.to_string();
     let status = if is_known && jobs.is_empty() { Status::UpToDate(shown) } else { Status::Downloaded(shown) };
@@ -72,15 +87,21 @@ pub fn pull(
     Ok(id)
 }
 
-/// The manifest for this machine.
-fn choose(registry: &Registry<'_>, reference: &Reference, bytes: Vec<u8>) -> Result<(ImageManifest, Vec<u8>), Error> {
+/// The manifest for a platform.
+fn choose(
+    registry: &Registry<'_>,
+    reference: &Reference,
+    platform: &Platform,
+    bytes: Vec<u8>,
+) -> Result<(ImageManifest, Vec<u8>), Error> {
     let what = format!("manifest of {reference}");
     let entries = match Manifest::parse(&what, &bytes)? {
         Manifest::Image(manifest) => return Ok((manifest, bytes)),
         Manifest::Index(entries) => entries,
     };
-    let entry = for_this_machine(&entries).ok_or_else(|| Error::NoPlatform(reference.to_string()))?;
-    let (_, bytes) = registry.manifest(&entry.digest.to_string(), Some(&entry.digest))?;
+    let entry =
+        platform.choose(&entries).ok_or_else(|| Error::NoPlatform(reference.to_string(), platform.to_string()))?;
+    let (_, bytes, _) = registry.manifest(&entry.digest.to_string(), Some(&entry.digest))?;
     match Manifest::parse(&what, &bytes)? {
         Manifest::Image(manifest) => Ok((manifest, bytes)),
         Manifest::Index(_) => Err(registry.broken("an index that names an index".into())),
@@ -103,80 +124,25 @@ fn plan(store: &Store, blobs: Vec<Descriptor>, diff_ids: &[Digest], progress: &m
     jobs
 }
 
-/// Fetches and unpacks layers in a few threads; reports come out of this one. After a failure the others stop.
-fn fetch(
-    store: &Store,
-    registry: &Registry<'_>,
-    reference: &Reference,
-    jobs: &[Job],
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Vec<Unpacked>, Error> {
-    let next = AtomicUsize::new(0);
-    let failed = AtomicBool::new(false);
-    let work = |sender: SyncSender<Progress>| {
-        let mut done = Vec::new();
-        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if failed.load(Ordering::Relaxed) {
-                break;
-            }
-            match layer(store, registry, reference, job, &sender, &failed) {
-                Ok(unpacked) => done.push(unpacked),
-                Err(error) => {
-                    // Only the first failure counts: the others follow from it.
-                    let is_first = !failed.swap(true, Ordering::Relaxed);
-                    return if is_first { Err(Some(error)) } else { Err(None) };
-                }
-            }
-        }
-        Ok(done)
-    };
-    thread::scope(|scope| {
-        let (sender, reports) = sync_channel(REPORTS);
-        let workers = (0..jobs.len().min(MAX_WORKERS)).map(|number| {
-            let (sender, work) = (sender.clone(), &work);
-            thread::Builder::new()
-                .name(format!("pull-{number}"))
-                .stack_size(WORKER_STACK_BYTES)
-                .spawn_scoped(scope, move || work(sender))
-                .map_err(Error::io("starting a thread for", reference.to_string()))
-        });
-        let workers: Vec<_> = workers.collect();
-        drop(sender);
-        reports.iter().for_each(progress);
-        let mut unpacked = Vec::new();
-        let mut failure = None;
-        for worker in workers {
-            match worker?.join() {
-                Ok(Ok(done)) => unpacked.extend(done),
-                Ok(Err(error)) => failure = error.or(failure),
-                Err(_) => failure = Some(registry.broken("a worker died".into())),
-            }
-        }
-        failure.map_or(Ok(unpacked), Err)
-    })
-}
-
 /// One layer: what comes is unpacked at once, and thrown away if it wasn't what it should be.
 fn layer(
     store: &Store,
     registry: &Registry<'_>,
     reference: &Reference,
     job: &Job,
-    sender: &SyncSender<Progress>,
-    failed: &AtomicBool,
+    crew: &Crew,
 ) -> Result<Unpacked, Error> {
-    let label = format!("layer {} of {reference} from {}", job.blob.digest, reference.registry());
+    let label = format!("layer {} of {reference} from {}", job.blob.digest, registry.host());
     let reported = std::cell::Cell::new(0);
     let report = |current: u64, retry: Option<u64>| {
         let id = Some(job.blob.digest.short());
         if let Some(seconds) = retry {
-            // A caller that is gone doesn't stop the pull.
-            let _ = sender.send(Progress { id, status: Status::Retrying { seconds } });
+            crew.report(Progress { id, status: Status::Retrying { seconds } });
         } else if current - reported.get() >= REPORT_BYTES || current == job.blob.size {
             reported.set(current);
-            let _ = sender.send(Progress { id, status: Status::Downloading { current, total: job.blob.size } });
+            crew.report(Progress { id, status: Status::Downloading { current, total: job.blob.size } });
         }
-        !failed.load(Ordering::Relaxed)
+        crew.goes_on()
     };
     let mut stream = BlobStream::new(registry, &job.blob, &report);
     let unpacked = match store.depot.unpack(&label, &mut stream) {

@@ -1,0 +1,88 @@
+//! Looking without pulling: what a registry has under a name, and what it finds.
+
+use serde::{Deserialize, Serialize};
+
+use super::challenge::encode;
+use super::client::{Ask, Registry};
+use crate::error::Error;
+use crate::model::{ConfigFile, Descriptor, MAX_CONFIG_BYTES, Manifest, Platform};
+use crate::reference::Reference;
+use crate::remote::Auth;
+use crate::store::Store;
+
+/// Longest answer to a search.
+const MAX_SEARCH_BYTES: u64 = 4 << 20;
+/// Most results that are asked for.
+const MAX_RESULTS: u32 = 100;
+
+/// What a registry has under a name.
+#[derive(Clone, Debug)]
+pub struct Distribution {
+    /// The manifest or index.
+    pub descriptor: Descriptor,
+    /// What it runs on.
+    pub platforms: Vec<Platform>,
+}
+
+/// One image found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchResult {
+    /// Name.
+    pub name: String,
+    /// Description.
+    pub description: String,
+    /// Stars.
+    pub star_count: i64,
+    /// Whether the registry's owner looks after it.
+    pub is_official: bool,
+    /// Whether it is built by itself.
+    pub is_automated: bool,
+}
+
+/// Looks a name up in its registry.
+pub fn distribution(store: &Store, reference: &Reference, auth: Option<&Auth>) -> Result<Distribution, Error> {
+    let registry = Registry::new(store, reference, auth);
+    let (digest, bytes, media_type) = registry.manifest(&reference.manifest(), reference.digest())?;
+    let platforms = match Manifest::parse(&format!("manifest of {reference}"), &bytes)? {
+        Manifest::Index(entries) => entries.into_iter().filter_map(|entry| entry.platform).collect(),
+        Manifest::Image(manifest) => {
+            let config = registry.small_blob(&manifest.config.digest, MAX_CONFIG_BYTES)?;
+            // Not `ConfigFile::parse`: what doesn't run here can be looked at.
+            let config: ConfigFile = serde_json::from_slice(&config)
+                .map_err(|error| registry.broken(format!("the image's config can't be read ({error})")))?;
+            vec![Platform { architecture: config.architecture, os: config.os, variant: config.variant }]
+        }
+    };
+    Ok(Distribution { descriptor: Descriptor::new(&media_type, digest, bytes.len() as u64), platforms })
+}
+
+/// Searches a registry by the old way (`/v1/search`), the only one there is; most registries don't have it.
+pub fn search(store: &Store, term: &str, limit: u32, auth: Option<&Auth>) -> Result<Vec<SearchResult>, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        #[serde(default)]
+        results: Vec<SearchResult>,
+    }
+    // As in a name: what stands before the first slash may be a registry.
+    let (registry_name, words) = match term.split_once('/') {
+        Some((host, words)) if host.contains(['.', ':']) || host == "localhost" => (host, words),
+        _ => ("docker.io", term),
+    };
+    let reference: Reference = format!("{registry_name}/library/search").parse()?;
+    let registry = Registry::new(store, &reference, auth).for_login();
+    let root = if registry_name == "docker.io" { "https://index.docker.io" } else { registry.root() };
+    let url = format!("{root}/v1/search?q={}&n={}", encode(words), limit.clamp(1, MAX_RESULTS));
+    let ask = Ask { max_bytes: MAX_SEARCH_BYTES, ..Ask::default() };
+    let response = match registry.retried(|| registry.send(&url, &ask)) {
+        Err(Error::NotInRegistry { .. }) => {
+            let message = "it has no search; ask it for /v2/_catalog, or look on its web page".to_owned();
+            return Err(Error::Registry { registry: registry_name.into(), reference: term.into(), message });
+        }
+        other => other?,
+    };
+    let bytes = response.bytes().map_err(|source| registry.fetch(source))?;
+    let found: Found = serde_json::from_slice(&bytes)
+        .map_err(|error| registry.broken(format!("its answer to the search can't be read ({error})")))?;
+    Ok(found.results.into_iter().take(limit.clamp(1, MAX_RESULTS) as usize).collect())
+}
