@@ -15,9 +15,9 @@ const MAX_FILES: usize = 100_000;
 /// Copies a folder's content with owners, modes and times; sockets and devices are left out.
 pub(crate) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let mut left = MAX_FILES;
-    let from = open(from, ".", OFlags::DIRECTORY)?;
-    folder(&from, to, 0, &mut left)?;
-    settle(to, &rustix::fs::fstat(&from)?)
+    let (from, to) = (open(from, ".", OFlags::DIRECTORY)?, open(to, ".", OFlags::DIRECTORY)?);
+    folder(&from, to.as_fd(), 0, &mut left)?;
+    settle(to.as_fd(), &rustix::fs::fstat(&from)?)
 }
 
 fn open(at: BorrowedFd<'_>, name: impl rustix::path::Arg, flags: OFlags) -> io::Result<OwnedFd> {

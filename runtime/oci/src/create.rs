@@ -17,11 +17,12 @@ use crate::created::{CgroupGuard, Created};
 use crate::error::Step;
 use crate::hooks::{self, State};
 use crate::host::{self, Owner};
+use crate::options::attr;
 use crate::plan::{self, Plan, ProcessPlan};
 use crate::planned::{HostMount, What};
 use crate::spec::{Linux, NamespaceKind, Process, Spec};
 use crate::sys::{self, Fork};
-use crate::{Error, cgroup, limits, schedule, userns};
+use crate::{Error, cgroup, limits, mounts, schedule, userns};
 
 /// How long the child may take for each message: seconds, because an emulated machine is slow.
 const STEP_TIMEOUT_S: u64 = 60;
@@ -89,9 +90,7 @@ pub(crate) struct Child<'a> {
 impl Child<'_> {
     /// Makes it. From here on a guard kills it if anything fails.
     pub(crate) fn make(self, process: &ProcessPlan) -> Result<Created, Error> {
-        let init = self.init.unwrap_or(Path::new("/proc/self/exe"));
-        let program = rustix::fs::openat(CWD, init, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .host(|| format!("open {}", init.display()))?;
+        let program = own_program(self.init.unwrap_or(Path::new("/proc/self/exe")))?;
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .host(|| "make a socket pair".into())?;
@@ -133,18 +132,21 @@ pub fn create(c: Create<'_>) -> Result<Created, Error> {
 /// [`create`] with what few callers need.
 pub fn create_with(c: Create<'_>, extras: Extras<'_>) -> Result<Created, Error> {
     let (mut plan, host_mounts) = plan::create(c.spec)?;
-    let mapped = c.spec.has_new(NamespaceKind::User);
-    let owner = Owner::new(c.spec, mapped);
     let joined = open_joined(c.spec)?;
+    let spec = &*userns::with_mappings(c.spec, joined.iter().find(|(_, kind)| *kind == libc::CLONE_NEWUSER))?;
+    let mapped = spec.uses_user_namespace();
+    let owner = Owner::new(spec, mapped);
     let cgroup = make_cgroup(&c, owner)?;
     let stdio = [c.stdin, c.stdout, c.stderr];
     if !plan.process.terminal {
         own_pipes(&stdio, owner, &plan.process)?;
     }
+    // Or what is mounted inside would be mounted on the host, too, where the root is on a shared mount.
+    sys::mount_setattr(c.rootfs, true, 0, 0, libc::MS_SLAVE, None).host(|| "keep mounts in the container".into())?;
     let child =
         Child { id: c.id, flags: clone_flags(c.spec), cgroup, stdio, parent: c.parent, init: c.init, mapped, joined };
     let created = child.make(&plan.process)?;
-    prepare(&created, &c.spec.process, mapped.then_some(&c.spec.linux))?;
+    prepare(&created, &c.spec.process, c.spec.has_new(NamespaceKind::User).then_some(&c.spec.linux))?;
     created.go()?;
     let passed = pass_mounts(&created, &mut plan, &host_mounts, owner, mapped)?;
     let bundle = extras.bundle.map(|b| b.to_string_lossy()).unwrap_or_default();
@@ -154,7 +156,8 @@ pub fn create_with(c: Create<'_>, extras: Extras<'_>) -> Result<Created, Error> 
     }
     let mut fds = vec![c.rootfs];
     fds.extend(passed.iter().map(AsFd::as_fd));
-    extras.send(&created, plan, fds, c.id)?;
+    let notified = notify(&mut plan, c.spec, c.id, &bundle, created.pid)?;
+    extras.send(&created, plan, fds, notified.as_ref(), c.id)?;
     if let Some(hooks) = c.spec.hooks.as_ref().filter(|h| !h.prestart.is_empty() || !h.create_runtime.is_empty()) {
         created.until_mounted()?;
         let state = State::json(c.spec, c.id, &bundle, "creating", created.pid);
@@ -172,15 +175,40 @@ impl Extras<'_> {
         created: &Created,
         mut plan: Plan,
         mut fds: Vec<BorrowedFd<'_>>,
+        notified: Option<&OwnedFd>,
         id: &str,
     ) -> Result<(), Error> {
         plan.keyring = (!self.no_new_keyring).then(|| format!("_ses.{id}"));
         plan.preserved = self.preserved.len();
         plan.listens = self.listener.is_some();
         plan.no_pivot = self.no_pivot;
-        let fds: Vec<_> = fds.drain(..).chain(self.preserved.iter().chain(&self.listener).map(AsFd::as_fd)).collect();
+        let fds: Vec<_> =
+            fds.drain(..).chain(self.preserved.iter().chain(&self.listener).chain(notified).map(AsFd::as_fd)).collect();
         created.send(&plan, &fds)
     }
+}
+
+/// Connects to the agent of the system call filter, and words what it is told (config-linux.md, "The Container
+/// Process State").
+pub(crate) fn notify(plan: &mut Plan, spec: &Spec, id: &str, bundle: &str, pid: u32) -> Result<Option<OwnedFd>, Error> {
+    let Some(seccomp) = spec.linux.seccomp.as_ref().filter(|_| plan.process.notify.is_some()) else { return Ok(None) };
+    let path = seccomp.listener_path.as_deref().unwrap_or_default();
+    let step = || format!("connect to the system call filter's agent at {path}");
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = socket.host(step)?;
+    rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(path).host(step)?).host(step)?;
+    let status = if plan.setup.is_some() { "creating" } else { "running" };
+    let state: serde_json::Value =
+        serde_json::from_str(&State::json(spec, id, bundle, status, pid)).unwrap_or_default();
+    let told = serde_json::json!({
+        "ociVersion": state["ociVersion"],
+        "fds": ["seccompFd"],
+        "pid": pid,
+        "metadata": seccomp.listener_metadata.as_deref().unwrap_or_default(),
+        "state": state,
+    });
+    plan.process.notify = Some(told.to_string());
+    Ok(Some(socket))
 }
 
 /// What can only be done from outside, before the child goes on: its user mapping and what needs the host's rights.
@@ -256,14 +284,27 @@ pub(crate) fn clone_flag(kind: NamespaceKind) -> i32 {
 }
 
 fn open_joined(spec: &Spec) -> Result<Vec<(OwnedFd, i32)>, Error> {
-    let joined = spec.linux.namespaces.iter().filter_map(|n| n.path.as_ref().map(|path| (path, n.kind)));
+    let mut joined: Vec<_> =
+        spec.linux.namespaces.iter().filter_map(|n| n.path.as_ref().map(|path| (path, n.kind))).collect();
+    // Last, because it takes the right to join others.
+    joined.sort_by_key(|(_, kind)| *kind == NamespaceKind::User);
     joined
+        .into_iter()
         .map(|(path, kind)| {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).host(|| format!("open namespace {path}"))?;
             Ok((fd, clone_flag(kind)))
         })
         .collect()
+}
+
+/// The program that the child executes, through a read-only mount that is nowhere attached: what a container reaches by
+/// a link to it (`/proc/PID/exe`) can't be opened for writing, whatever rights it has (the class of CVE-2019-5736).
+fn own_program(path: &Path) -> Result<OwnedFd, Error> {
+    let step = || format!("open {} read-only", path.display());
+    let fd = mounts::clone_mount(CWD, path, false).host(step)?;
+    sys::mount_setattr(fd.as_fd(), false, attr::RDONLY | attr::NOSUID, 0, 0, None).host(step)?;
+    Ok(fd)
 }
 
 /// A copy of a descriptor that is in nobody's way when the child puts 0 to 4 in their places.

@@ -9,7 +9,7 @@ use crate::error::Step;
 use crate::host::Owner;
 use crate::plan;
 use crate::spec::{Process, Spec};
-use crate::{Error, cgroup};
+use crate::{Error, cgroup, userns};
 
 /// What a further process is made from.
 pub struct Exec<'a> {
@@ -46,7 +46,9 @@ pub fn exec_with(e: Exec<'_>, extras: Extras<'_>) -> Result<Created, Error> {
     let kinds = kinds(e.spec);
     let plan = plan::exec(e.spec, e.process, kinds)?;
     let mapped = kinds & libc::CLONE_NEWUSER != 0;
-    let owner = Owner::new(e.spec, mapped);
+    let container = e.container.try_clone_to_owned().host(|| "copy a pidfd".into())?;
+    let spec = &*userns::with_mappings(e.spec, mapped.then_some(&(container, libc::CLONE_NEWUSER)))?;
+    let owner = Owner::new(spec, mapped);
     let cgroup = e.cgroup.map(cgroup::open).transpose()?;
     let stdio = [e.stdin, e.stdout, e.stderr];
     if !plan.process.terminal {
@@ -70,7 +72,10 @@ pub fn exec_with(e: Exec<'_>, extras: Extras<'_>) -> Result<Created, Error> {
     let created = child.make(&plan.process)?;
     create::prepare(&created, e.process, None)?;
     created.go()?;
-    extras.send(&created, plan, vec![e.container], e.id)?;
+    let mut plan = plan;
+    let bundle = extras.bundle.map(|b| b.to_string_lossy()).unwrap_or_default();
+    let notified = create::notify(&mut plan, e.spec, e.id, &bundle, created.pid())?;
+    extras.send(&created, plan, vec![e.container], notified.as_ref(), e.id)?;
     created.until_ready()
 }
 

@@ -8,14 +8,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::Mode;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::SocketFlags;
 
 use crate::hooks::{self, HookError};
 use crate::plan::{Plan, ProcessPlan, Setup};
 use crate::program::Program;
 use crate::wire::{self, Reply};
-use crate::{caps, limits, mounts, sys, terminal};
+use crate::{caps, inroot, limits, mounts, sys, terminal};
 
 /// A step that failed.
 #[derive(Debug)]
@@ -61,20 +61,24 @@ fn run(socket: &mut OwnedFd) -> Result<Reply, Failure> {
     sys::not_dumpable().map_err(Failure::at("close the process to others"))?;
     let received = wire::receive::<Plan>(socket.as_fd()).map_err(Failure::at("receive the plan"))?;
     let (plan, mut fds) = received.ok_or_else(|| Failure::new("receive the plan", libc::EPIPE))?;
-    let kept = fds.len().checked_sub(plan.preserved + usize::from(plan.listens));
-    let kept = kept.ok_or_else(|| Failure::new("receive descriptors", libc::EPROTO))?;
-    let mut passed_on = fds.split_off(kept);
-    let listener = if plan.listens { passed_on.pop() } else { None };
     let process = &plan.process;
+    let kept = plan.preserved + usize::from(plan.listens) + usize::from(process.notify.is_some());
+    let kept = fds.len().checked_sub(kept).ok_or_else(|| Failure::new("receive descriptors", libc::EPROTO))?;
+    let mut passed_on = fds.split_off(kept);
+    let notified = if process.notify.is_some() { passed_on.pop() } else { None };
+    let listener = if plan.listens { passed_on.pop() } else { None };
     rustix::process::setsid().map_err(Failure::at("make a session"))?;
     if let Some(name) = &plan.keyring {
         sys::new_session_keyring(name).map_err(Failure::at("make a session keyring"))?;
     }
+    // Opened while `/proc` is the host's, which the container has no influence on (the class of CVE-2025-52881).
+    let labels = process.labels.iter().map(open_label).collect::<Result<Vec<_>, _>>()?;
     let terminal = enter(&plan, &fds, socket.as_fd())?;
     drop(fds);
     rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));
     sys::close_on_exec_from(3).map_err(Failure::at("close descriptors"))?;
-    let listener = arrange(socket, listener, passed_on).map_err(Failure::at("put descriptors in their places"))?;
+    let (listener, notified, labels) = arrange(socket, listener, notified, labels, passed_on)
+        .map_err(Failure::at("put descriptors in their places"))?;
     drop_privileges(process)?;
     enter_cwd(&process.cwd)?;
     let program = match Program::find(process) {
@@ -88,10 +92,12 @@ fn run(socket: &mut OwnedFd) -> Result<Reply, Failure> {
     hooks::run("startContainer", &plan.hooks.start_container, &plan.hooks.created)?;
     sys::reset_signals();
     limits::set(&process.limits)?;
-    // Last of all, so that the filter needn't allow what the runtime does.
-    if !process.seccomp.is_empty() {
-        sys::set_seccomp(&process.seccomp).map_err(Failure::at("put the system call filter in force"))?;
+    for (fd, (file, label)) in labels.iter().zip(&process.labels) {
+        let written = rustix::io::write(fd, label.as_bytes());
+        written.map_err(Failure::at(format!("write {label:?} to /proc/self/{file}")))?;
     }
+    // Last of all, so that the filter needn't allow what the runtime does.
+    filter(process, notified)?;
     Ok(program.execute())
 }
 
@@ -114,18 +120,53 @@ fn enter(plan: &Plan, fds: &[OwnedFd], socket: BorrowedFd<'_>) -> Result<Option<
     Ok(terminal)
 }
 
+type Arranged = (Option<OwnedFd>, Option<OwnedFd>, Vec<OwnedFd>);
+
 /// The process's own descriptors come from 3 on; what this program needs until then goes above them.
-fn arrange(socket: &mut OwnedFd, listener: Option<OwnedFd>, preserved: Vec<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+fn arrange(
+    socket: &mut OwnedFd,
+    listener: Option<OwnedFd>,
+    notified: Option<OwnedFd>,
+    labels: Vec<OwnedFd>,
+    preserved: Vec<OwnedFd>,
+) -> io::Result<Arranged> {
     if preserved.is_empty() {
-        return Ok(listener);
+        return Ok((listener, notified, labels));
     }
     let above = 3 + preserved.len() as i32;
     let up = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, above);
     let preserved = preserved.into_iter().map(up).collect::<Result<Vec<_>, _>>()?;
-    let listener = listener.map(up).transpose()?;
+    let (listener, notified) = (listener.map(up).transpose()?, notified.map(up).transpose()?);
+    let labels = labels.into_iter().map(up).collect::<Result<Vec<_>, _>>()?;
     *socket = rustix::io::fcntl_dupfd_cloexec(&*socket, above)?;
     sys::place_from_3(&preserved)?;
-    Ok(listener)
+    Ok((listener, notified, labels))
+}
+
+/// Opens the file of a label.
+fn open_label((file, _): &(String, String)) -> Result<OwnedFd, Failure> {
+    let path = format!("/proc/self/{file}");
+    let step = || format!("open {path}");
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(Failure::at(step()))?;
+    match inroot::is_on_proc(&fd).map_err(Failure::at(step()))? {
+        true => Ok(fd),
+        false => Err(Failure::new(format!("{}, which isn't on proc", step()), libc::EPERM)),
+    }
+}
+
+/// Puts the filter in force, and gives its listener to the agent.
+fn filter(process: &ProcessPlan, notified: Option<OwnedFd>) -> Result<(), Failure> {
+    if process.seccomp.is_empty() {
+        return Ok(());
+    }
+    let listener = sys::set_seccomp(&process.seccomp, process.seccomp_flags, notified.is_some())
+        .map_err(Failure::at("put the system call filter in force"))?;
+    if let (Some(listener), Some(socket), Some(text)) = (listener, notified, &process.notify) {
+        let sent = wire::send_text(socket.as_fd(), text, listener.as_fd());
+        sent.map_err(Failure::at("give the filter's listener to its agent"))?;
+    }
+    Ok(())
 }
 
 /// Waits for one byte: from the parent, or from whoever connects.

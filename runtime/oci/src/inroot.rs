@@ -32,6 +32,8 @@ pub(crate) fn make_folder(root: BorrowedFd<'_>, path: &Path) -> io::Result<Owned
 
 fn make_at_depth(root: BorrowedFd<'_>, path: &Path, depth: usize) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
+    // Above a relative path's first name is the root.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     match open(root, path, flags) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) && depth < MAX_DEPTH => {}
         other => return other,
@@ -61,6 +63,16 @@ pub(crate) fn make_mount_point(root: BorrowedFd<'_>, path: &Path, file: bool) ->
     let parent = make_folder(root, parent)?;
     match rustix::fs::mknodat(&parent, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0) {
         Ok(()) | Err(Errno::EXIST) => open(root, path, OFlags::PATH),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Refuses a path with a symbolic link in it: what the runtime itself relies on isn't where an image says (the class of
+/// CVE-2023-27561).
+pub(crate) fn no_links(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(e) => Err(e.into()),
     }
 }

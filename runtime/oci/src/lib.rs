@@ -15,6 +15,7 @@
 //! - `program`: what is executed
 //! - `inroot`: paths that can't lead out of the container's root
 //! - `copyup`: what a mount covers, copied into it
+//! - `labels`: labels of security modules
 //! - `limits`: resource limits
 //! - `mounts`: mounts that the child makes
 //! - `options`: mount(8)'s words
@@ -55,6 +56,7 @@ pub mod hooks;
 mod host;
 mod init;
 mod inroot;
+mod labels;
 mod limits;
 mod mounts;
 mod options;

@@ -101,6 +101,11 @@ fn one(mount: &PlannedMount, root: BorrowedFd<'_>, fds: &[OwnedFd]) -> io::Resul
             return options::apply(there.as_fd(), *change, *below);
         }
     };
+    if let What::FileSystem { kind, .. } = &mount.what
+        && matches!(kind.as_str(), "proc" | "sysfs")
+    {
+        inroot::no_links(root, path)?;
+    }
     let target = inroot::make_mount_point(root, path, file)?;
     // Nothing may cover parts of proc: what the runtime writes and protects there must be the kernel's own. What some
     // show of a container's own there (as lxcfs does) are single files that only tell.
@@ -140,9 +145,10 @@ pub(crate) fn new_file_system(
 }
 
 /// A copy of the mount at a descriptor, mounted nowhere yet.
-pub(crate) fn clone_mount(at: BorrowedFd<'_>, path: &str, recursive: bool) -> io::Result<OwnedFd> {
+pub(crate) fn clone_mount(at: BorrowedFd<'_>, path: impl AsRef<Path>, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if path.is_empty() {
+    let path = path.as_ref();
+    if path.as_os_str().is_empty() {
         flags |= OpenTreeFlags::AT_EMPTY_PATH;
     }
     if recursive {
@@ -178,7 +184,7 @@ fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
         let cover = match &empty {
             Some(attached) if is_folder => clone_mount(attached.as_fd(), "", false),
             None if is_folder => empty_file_system(),
-            _ => clone_mount(CWD.as_fd(), "/dev/null", false),
+            _ => null_device(),
         };
         let cover = cover.map_err(Failure::at(step()))?;
         attach(cover.as_fd(), target.as_fd(), "").map_err(Failure::at(step()))?;
@@ -187,6 +193,18 @@ fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The host's null device, and surely that (the class of CVE-2025-31133).
+fn null_device() -> io::Result<OwnedFd> {
+    let null = clone_mount(CWD.as_fd(), "/dev/null", false)?;
+    let stat = rustix::fs::statat(&null, "", rustix::fs::AtFlags::EMPTY_PATH)?;
+    let character = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device();
+    if character && stat.st_rdev == rustix::fs::makedev(1, 3) {
+        Ok(null)
+    } else {
+        Err(io::Error::other("/dev/null isn't the null device"))
+    }
 }
 
 /// A file system with nothing in it, mounted nowhere yet.

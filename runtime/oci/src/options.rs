@@ -46,10 +46,10 @@ const PROPAGATION: [(&str, u64); 4] = [
     ("unbindable", libc::MS_UNBINDABLE),
 ];
 /// Flags of the file system that the kernel's `fsconfig` knows by these words.
-const FLAGS: [&str; 8] = ["sync", "dirsync", "mand", "lazytime", "silent", "acl", "noacl", "iversion"];
+const FLAGS: [&str; 4] = ["sync", "dirsync", "mand", "lazytime"];
 /// Words that mean what is anyway.
-const DEFAULTS: [&str; 9] =
-    ["defaults", "async", "nofail", "nomand", "nolazytime", "loud", "noiversion", "newinstance", ""];
+const DEFAULTS: [&str; 10] =
+    ["defaults", "async", "nofail", "silent", "nomand", "nolazytime", "loud", "noiversion", "newinstance", ""];
 
 /// Attributes to set and to clear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -7,7 +7,7 @@ use crate::options::{self, Propagation};
 use crate::planned::{self, HostMount};
 use crate::seccomp::{self, Insn};
 use crate::spec::{Hook, IdMapping, NamespaceKind, Process, Rlimit, Spec};
-use crate::{Error, limits, schedule, wire};
+use crate::{Error, labels, limits, schedule, wire};
 
 /// Most mounts of a container: each may need a descriptor in one message, beside root and `/dev`.
 const MAX_MOUNTS: usize = wire::MAX_FDS - 2;
@@ -77,6 +77,11 @@ pub(crate) struct ProcessPlan {
     pub no_new_privileges: bool,
     pub limits: Vec<Rlimit>,
     pub seccomp: Vec<Insn>,
+    pub seccomp_flags: u64,
+    /// What the agent is told that decides for the filter; the socket to it is passed.
+    pub notify: Option<String>,
+    /// Files of `/proc/self` and what is written to them before the execution.
+    pub labels: Vec<(String, String)>,
     pub args: Vec<String>,
     pub env: Vec<String>,
 }
@@ -132,6 +137,9 @@ fn process(spec: &Spec, p: &Process) -> Result<ProcessPlan, Error> {
         no_new_privileges: p.no_new_privileges,
         limits: p.rlimits.clone(),
         seccomp: spec.linux.seccomp.as_ref().map(seccomp::compile).transpose()?.unwrap_or_default(),
+        seccomp_flags: spec.linux.seccomp.as_ref().map(seccomp::check).transpose()?.unwrap_or_default(),
+        notify: spec.linux.seccomp.as_ref().filter(|s| seccomp::notifies(s)).map(|_| String::new()),
+        labels: labels::of(p)?,
         args: p.args.clone(),
         env: p.env.clone(),
     })
@@ -166,11 +174,23 @@ fn check(spec: &Spec) -> Result<(), Error> {
             return Err(refused("linux.namespaces", format!("path {:?} isn't absolute", namespace.path)));
         }
     }
-    if (spec.hostname.is_some() || spec.domainname.is_some()) && !spec.has_new(NamespaceKind::Uts) {
-        return Err(refused("hostname", "needs a UTS namespace of its own".into()));
+    if (spec.hostname.is_some() || spec.domainname.is_some()) && !spec.names(NamespaceKind::Uts) {
+        return Err(refused("hostname", "needs a UTS namespace other than the host's".into()));
     }
     if spec.mounts.len() > MAX_MOUNTS {
         return Err(refused("mounts", format!("more than {MAX_MOUNTS}")));
+    }
+    // An empty one is the library's callers'; a bundle's is checked where that is read.
+    if !spec.oci_version.is_empty() && !is_known_version(&spec.oci_version) {
+        return Err(refused("ociVersion", format!("{:?} isn't understood: 1.0 to 1.2 are", spec.oci_version)));
+    }
+    for hook in spec.hooks.iter().flat_map(crate::spec::Hooks::all) {
+        if !hook.path.starts_with('/') || hook.path.contains('\0') {
+            return Err(refused("hooks", format!("path {:?} isn't absolute", hook.path)));
+        }
+        if hook.timeout.is_some_and(|t| t <= 0) {
+            return Err(refused("hooks", format!("the time-out of {} must be positive", hook.path)));
+        }
     }
     if spec.linux.intel_rdt.is_some() {
         return Err(refused("linux.intelRdt", "isn't supported".into()));
@@ -180,6 +200,13 @@ fn check(spec: &Spec) -> Result<(), Error> {
         mapping("linux.gidMappings", &spec.linux.gid_mappings)?;
     }
     Ok(())
+}
+
+/// Semantic versions of the first generation.
+fn is_known_version(version: &str) -> bool {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<Option<u64>> = core.split('.').map(|n| n.parse().ok()).collect();
+    matches!(numbers[..], [Some(1), Some(_), Some(_)])
 }
 
 /// How mounts reach the root from outside and leave it, once it is entered.
@@ -264,8 +291,10 @@ pub(crate) fn clean(field: &str, path: &str) -> Result<String, Error> {
 /// Kernel parameters that belong to one of the container's own namespaces; others would change the host.
 fn sysctls(spec: &Spec) -> Result<Vec<(String, String)>, Error> {
     let mut out = Vec::new();
-    for (name, value) in &spec.linux.sysctl {
-        let refuse = |why: &str| Err(refused("linux.sysctl", format!("{name} {why}")));
+    for (given, value) in &spec.linux.sysctl {
+        let refuse = |why: &str| Err(refused("linux.sysctl", format!("{given} {why}")));
+        let Some(path) = sysctl_path(given) else { return refuse("isn't a name") };
+        let name = &path.replace('.', "\0").replace('/', ".");
         let ipc = name.starts_with("fs.mqueue.")
             || ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax"]
                 .contains(&name.as_str())
@@ -276,15 +305,26 @@ fn sysctls(spec: &Spec) -> Result<Vec<(String, String)>, Error> {
             _ if ipc => NamespaceKind::Ipc,
             _ => return refuse("isn't a parameter of a namespace"),
         };
-        if !spec.has_new(namespace) {
+        if !spec.names(namespace) {
             return refuse("needs a namespace of its own, or the host's would change");
         }
-        if name.contains(['/', '\0']) || name.split('.').any(str::is_empty) {
-            return refuse("isn't a name");
-        }
-        out.push((name.replace('.', "/"), value.clone()));
+        out.push((path, value.clone()));
     }
     Ok(out)
+}
+
+/// The path below `/proc/sys`. As sysctl(8) has it, the first separator, dot or slash, is the one; the other stands for
+/// itself turned into it.
+fn sysctl_path(name: &str) -> Option<String> {
+    let first = name.find(['.', '/'])?;
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    let path: String = if name[first..].starts_with('.') { name.chars().map(swap).collect() } else { name.into() };
+    let good = |c: &str| !matches!(c, "" | "." | "..") && !c.contains('\0');
+    path.split('/').all(good).then_some(path)
 }
 
 pub(crate) fn refused(field: &str, reason: String) -> Error {

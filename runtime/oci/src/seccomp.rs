@@ -206,6 +206,33 @@ pub(crate) fn compile(profile: &Seccomp) -> Result<Vec<Insn>, Error> {
     Ok(program)
 }
 
+/// The bits of a profile's flags. Checks, too, what concerns the agent that is notified: there must be one, and the
+/// message that tells it of the filter is sent under the filter.
+pub(crate) fn check(profile: &Seccomp) -> Result<u64, Error> {
+    let refused = |reason: String| Error::Config { field: "linux.seccomp".into(), reason };
+    let bit = |name: &String| FLAGS.iter().find(|(known, _)| known == name).map(|(_, bit)| *bit);
+    let flags = profile.flags.iter().try_fold(0, |bits, name| {
+        bit(name).map(|b| bits | b).ok_or_else(|| refused(format!("flag {name:?} isn't known")))
+    })?;
+    if profile.default_action == Action::Notify {
+        return Err(refused("SCMP_ACT_NOTIFY can't be the default action".into()));
+    }
+    let notifying = || profile.syscalls.iter().filter(|r| r.action == Action::Notify);
+    if notifying().next().is_some() && profile.listener_path.as_ref().is_none_or(String::is_empty) {
+        return Err(refused("SCMP_ACT_NOTIFY needs a listenerPath".into()));
+    }
+    if notifying().any(|r| r.names.iter().any(|n| n == "sendmsg")) {
+        return Err(refused("SCMP_ACT_NOTIFY can't be for sendmsg, which the runtime makes itself".into()));
+    }
+    // With one thread there is nobody to synchronise with, and it excludes a listener.
+    Ok(flags & !1)
+}
+
+/// Whether an agent is notified.
+pub(crate) fn notifies(profile: &Seccomp) -> bool {
+    profile.syscalls.iter().any(|r| r.action == Action::Notify)
+}
+
 /// What the filter returns for an action.
 fn value_of(action: Action, errno: Option<u32>) -> u32 {
     match action {

@@ -1,12 +1,14 @@
 //! User namespaces that exist for the mapping they hold.
 
+use std::borrow::Cow;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::spec::IdMapping;
-use crate::sys;
+use crate::error::Step;
+use crate::spec::{IdMapping, Spec};
+use crate::{Error, sys};
 
 /// Makes a user namespace with these mappings. A process that lives as long as it takes carries it there.
 pub(crate) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> io::Result<OwnedFd> {
@@ -15,6 +17,30 @@ pub(crate) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> io::Result<OwnedFd
     write_maps(pid, uids, gids)?;
     let path = format!("/proc/{pid}/ns/user");
     Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The configuration with the mappings of a user namespace that it joins, if it doesn't tell them itself.
+pub(crate) fn with_mappings<'a>(spec: &'a Spec, joined: Option<&(OwnedFd, i32)>) -> Result<Cow<'a, Spec>, Error> {
+    let Some((namespace, _)) = joined.filter(|_| spec.linux.uid_mappings.is_empty()) else {
+        return Ok(Cow::Borrowed(spec));
+    };
+    let step = || "read the mappings of the user namespace to join".to_owned();
+    let carrier = sys::Carrier::joined(namespace.as_fd()).host(step)?;
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", carrier.pid())).map(|t| parse(&t));
+    let mut spec = spec.clone();
+    spec.linux.uid_mappings = read("uid_map").host(step)?;
+    spec.linux.gid_mappings = read("gid_map").host(step)?;
+    Ok(Cow::Owned(spec))
+}
+
+/// Lines of `uid_map`.
+fn parse(text: &str) -> Vec<IdMapping> {
+    let line = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(|n| n.parse::<u32>().ok());
+        let mut next = || numbers.next().flatten();
+        Some(IdMapping { container_id: next()?, host_id: next()?, size: next()? })
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// Writes the mappings of a process's new user namespace.

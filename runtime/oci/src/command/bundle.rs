@@ -33,6 +33,9 @@ pub(super) fn load(args: &Args) -> Result<Bundle> {
     let config = args.path("config").unwrap_or_else(|| path.join("config.json"));
     let bytes = read(&config)?;
     let mut spec: Spec = parse(&bytes, &config.display().to_string())?;
+    if spec.oci_version.is_empty() {
+        return Err(Failure::new(format!("{}: ociVersion is missing", config.display())));
+    }
     let given = spec.root.as_ref().map(|r| r.path.clone()).filter(|p| !p.is_empty());
     let given = given.ok_or_else(|| Failure::new(format!("{}: root.path is missing", config.display())))?;
     // Engines that run elsewhere than in the bundle may name sources relative to it.

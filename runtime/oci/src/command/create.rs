@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         .created
         .start()
         .map_err(Failure::from)
-        .and_then(|()| start::poststart(&bundle.spec, id, &bundle.path, pid, pidfd.as_fd()));
+        .and_then(|()| start::poststart(&bundle.spec, id, &bundle.path, pid));
     let code = match (started, signals) {
         (Err(failure), _) => Err(failure),
         (Ok(()), None) => return Ok(0),
@@ -79,20 +79,27 @@ struct Made {
 }
 
 /// Removes the folder of a container that nothing came of.
-struct Undo<'a>(Option<&'a Folder>);
+struct Undo<'a> {
+    folder: Option<&'a Folder>,
+    args: &'a Args,
+    id: &'a str,
+    bundle: &'a Bundle,
+}
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        if let Some(folder) = self.0 {
+        if let Some(folder) = self.folder {
             // The error that led here is the one to tell.
             let _ = folder.remove();
+            let (spec, path) = (&self.bundle.spec, self.bundle.path.to_string_lossy());
+            super::signal::poststop(self.args, spec, &State::json(spec, self.id, &path, "stopped", 0));
         }
     }
 }
 
 fn make(args: &Args, id: &str, bundle: &Bundle, waits: bool) -> Result<Made> {
     let folder = Folder::make(&record::root(args), id)?;
-    let mut undo = Undo(Some(&folder));
+    let mut undo = Undo { folder: Some(&folder), args, id, bundle };
     let cgroup = place::cgroup(args, &bundle.spec, id)?;
     let rootfs = bundle.mount()?;
     let extras = Extras {
@@ -142,7 +149,7 @@ fn make(args: &Args, id: &str, bundle: &Bundle, waits: bool) -> Result<Made> {
         cgroup: cgroup.clone(),
         config: bundle.config.clone(),
     })?;
-    undo.0 = None;
+    undo.folder = None;
     drop(undo);
     Ok(Made { created, folder, cgroup })
 }

@@ -1,6 +1,5 @@
 //! `start`.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use super::Result;
@@ -22,22 +21,22 @@ pub(super) fn start(args: &Args) -> Result<u8> {
     }
     let spec = container.spec()?;
     let program = spec.process.args.first().map_or("", String::as_str);
-    let pidfd = container.process()?;
     crate::start_at(&container.folder.start_socket(), program).map_err(|e| told(e, id, "start"))?;
     container.folder.started()?;
-    if let Some(pidfd) = pidfd {
-        poststart(&spec, id, Path::new(&container.record.bundle), container.record.pid, pidfd.as_fd())?;
-    }
+    poststart(&spec, id, Path::new(&container.record.bundle), container.record.pid)?;
     Ok(0)
 }
 
-/// Runs the hooks that come after the start; if one fails, the container is stopped (runtime.md, lifecycle step 9).
-pub(super) fn poststart(spec: &Spec, id: &str, bundle: &Path, pid: u32, pidfd: BorrowedFd<'_>) -> Result<()> {
+/// Runs the hooks that come after the start. One that fails changes nothing for the others or for the container, which
+/// runs already; it is told by the command's failing (runtime.md, lifecycle).
+pub(super) fn poststart(spec: &Spec, id: &str, bundle: &Path, pid: u32) -> Result<()> {
     let Some(hooks) = spec.hooks.as_ref().filter(|h| !h.poststart.is_empty()) else { return Ok(()) };
     let state = State::json(spec, id, &bundle.to_string_lossy(), "running", pid);
-    super::create::call("poststart", &hooks.poststart, &state).inspect_err(|_| {
-        let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
-    })
+    let mut first = Ok(());
+    for hook in &hooks.poststart {
+        first = first.and(super::create::call("poststart", std::slice::from_ref(hook), &state));
+    }
+    first
 }
 
 /// An error with the container it is about, and the exit codes that shells use for programs.

@@ -116,13 +116,10 @@ pub struct Device {
     /// Minor number.
     pub minor: i64,
     /// Permission bits, 0666 by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub file_mode: Option<u32>,
     /// Owner, in the container's numbers.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// Group, in the container's numbers.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
 }
 

@@ -184,13 +184,10 @@ pub struct Hook {
     /// Absolute path.
     pub path: String,
     /// Its arguments, the first of which is its name.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     /// Its environment.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// Seconds after which it is killed; `None`: never.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
 }
 
@@ -248,10 +245,23 @@ pub struct Rlimit {
     pub soft: u64,
 }
 
+impl Hooks {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Hook> {
+        let lists = [&self.prestart, &self.create_runtime, &self.create_container, &self.start_container];
+        lists.into_iter().chain([&self.poststart, &self.poststop]).flatten()
+    }
+}
+
 impl Spec {
+    /// Whether it has a namespace of this kind, new or joined, by its own saying.
+    pub fn names(&self, kind: NamespaceKind) -> bool {
+        self.linux.namespaces.iter().any(|n| n.kind == kind)
+    }
+
     /// Whether it is in a user namespace other than the host's, made for it or joined.
     pub fn uses_user_namespace(&self) -> bool {
-        self.linux.namespaces.iter().any(|n| n.kind == NamespaceKind::User)
+        self.names(NamespaceKind::User)
     }
 
     /// Whether a new namespace of this kind is asked for.

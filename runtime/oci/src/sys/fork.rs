@@ -5,7 +5,7 @@
 //! are joined later, by the executed program: see [`super::join`].
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -213,23 +213,39 @@ pub(crate) fn take_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(SOCKET_FD) })
 }
 
-/// A process in a user namespace of its own that does nothing until it is dropped.
+/// A process in a user namespace that does nothing until it is dropped.
 pub(crate) struct Carrier(u32, OwnedFd);
 
 impl Carrier {
+    /// In a new one.
     pub(crate) fn new() -> io::Result<Self> {
+        Self::make(libc::CLONE_NEWUSER, None)
+    }
+
+    /// In one that exists, given by itself or by a process (a pidfd) in it.
+    pub(crate) fn joined(namespace: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::make(0, Some(namespace))
+    }
+
+    fn make(flags: i32, joined: Option<BorrowedFd<'_>>) -> io::Result<Self> {
+        let (ready, told) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let mut pidfd: RawFd = -1;
         // SAFETY: all fields are numbers, for which zero is valid.
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        args.flags = (libc::CLONE_PIDFD | libc::CLONE_NEWUSER) as u64;
+        args.flags = (libc::CLONE_PIDFD | flags) as u64;
         args.pidfd = &raw mut pidfd as u64;
         args.exit_signal = libc::SIGCHLD as u64;
         // SAFETY: the child runs on a copy of this memory and makes system calls alone.
         let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
         if pid == 0 {
-            // SAFETY: no memory is passed. It dies with its maker, if that isn't there to drop it.
+            // SAFETY: plain numbers, and one byte that lives through the call. It dies with its maker, if that isn't
+            // there to drop it.
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                if joined.is_some_and(|j| libc::setns(j.as_raw_fd(), libc::CLONE_NEWUSER) != 0) {
+                    libc::_exit(1);
+                }
+                libc::write(told.as_raw_fd(), [1u8].as_ptr().cast(), 1);
                 libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
                 loop {
                     libc::pause();
@@ -238,7 +254,13 @@ impl Carrier {
         }
         check(pid)?;
         // SAFETY: the kernel stored a new descriptor that nobody else owns.
-        Ok(Self(pid as u32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+        let carrier = Self(pid as u32, unsafe { OwnedFd::from_raw_fd(pidfd) });
+        drop(told);
+        let mut byte = [0u8];
+        match rustix::io::retry_on_intr(|| rustix::io::read(&ready, &mut byte))? {
+            1 => Ok(carrier),
+            _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -123,14 +123,18 @@ pub(crate) fn not_dumpable() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }.into())
 }
 
-/// Puts a system call filter in force.
-pub(crate) fn set_seccomp(program: &[Insn]) -> io::Result<()> {
+/// Puts a system call filter in force, with `SECCOMP_FILTER_FLAG_…`; with a listener, returns it.
+pub(crate) fn set_seccomp(program: &[Insn], flags: u64, listens: bool) -> io::Result<Option<OwnedFd>> {
     let filter: Vec<libc::sock_filter> =
         program.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
     let len = u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let prog = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+    let flags = flags | if listens { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
     // SAFETY: program and filter live through the call; the kernel copies and checks them.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const prog) })
+    let fd = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const prog) };
+    check(fd)?;
+    // SAFETY: with that flag the result is a new descriptor that nobody else owns.
+    Ok(listens.then(|| unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
 }
 
 /// Joins namespaces of a process, of these kinds (`CLONE_NEW…`), all or none.
