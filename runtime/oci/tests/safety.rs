@@ -60,14 +60,14 @@ impl Bench {
 }
 
 /// Processes of the runtime and mounts that have to do with a folder.
-fn left_over(bench: &Bench) -> Vec<String> {
+fn left_over(bench: &Bench, id: &str) -> Vec<String> {
     let mut out: Vec<String> =
         std::fs::read_dir(bench.root()).into_iter().flatten().flatten().map(|e| format!("{e:?}")).collect();
     let image = bench.image.path("").to_str().unwrap().trim_end_matches('/').to_owned();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     out.extend(mounts.lines().filter(|l| l.contains(&image)).map(str::to_owned));
     for cgroup in ["/sys/fs/cgroup/keel-oci", "/sys/fs/cgroup/unified/keel-oci"] {
-        let cgroup = Path::new(cgroup).join("failing");
+        let cgroup = Path::new(cgroup).join(id);
         out.extend(cgroup.exists().then(|| cgroup.display().to_string()));
     }
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -124,7 +124,7 @@ fn a_creation_that_fails_leaves_nothing_whatever_step_it_was() {
         assert!(!output.status.success(), "{name}");
         let step = name.rsplit('/').next().unwrap_or(name);
         assert!(said.contains(name) || said.contains(step), "{name} isn't named: {said}");
-        assert_eq!(left_over(&bench), Vec::<String>::new(), "after {name}");
+        assert_eq!(left_over(&bench, "failing"), Vec::<String>::new(), "after {name}");
     }
 }
 
@@ -155,7 +155,7 @@ fn a_container_is_created_started_and_deleted_by_different_processes() {
     assert!(!call(&["delete", "whole"]).status.success(), "it runs");
     assert!(call(&["delete", "--force", "whole"]).status.success());
     assert!(!call(&["state", "whole"]).status.success());
-    assert_eq!(left_over(&bench), Vec::<String>::new());
+    assert_eq!(left_over(&bench, "whole"), Vec::<String>::new());
 }
 
 impl Bench {
