@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Deepest cgroup below a container's own.
 const MAX_DEPTH: usize = 32;
 /// Controllers that a container's folder gets, as far as the kernel has them.
-const CONTROLLERS: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
+const CONTROLLERS: [&str; 7] = ["cpuset", "cpu", "io", "memory", "pids", "hugetlb", "rdma"];
 
 /// Makes the folder, gives it the controllers, writes its limits and attaches its device filter.
 pub fn create(path: &Path, resources: &Resources) -> Result<(), Error> {
@@ -220,7 +220,43 @@ fn files(r: &Resources) -> Result<Vec<(String, String)>, Error> {
         // 10 to 1000 becomes 1 to 10000.
         put("io.weight", (1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9999 / 990).to_string());
     }
+    if let Some(c) = &r.cpu {
+        if c.realtime_runtime.is_some_and(|n| n != 0) || c.realtime_period.is_some_and(|n| n != 0) {
+            return Err(refused("linux.resources.cpu", "cgroup v2 has no real-time limits".into()));
+        }
+        out.extend(c.burst.map(|n| ("cpu.max.burst".to_owned(), n.to_string())));
+        out.extend(c.idle.map(|n| ("cpu.idle".to_owned(), n.to_string())));
+    }
+    if r.network.as_ref().is_some_and(|n| n != &Default::default()) {
+        return Err(refused("linux.resources.network", "cgroup v2 has no network classes".into()));
+    }
+    for limit in &r.hugepage_limits {
+        if limit.page_size.is_empty() || !limit.page_size.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(refused("linux.resources.hugepageLimits", format!("{:?} is no size", limit.page_size)));
+        }
+        out.push((format!("hugetlb.{}.max", limit.page_size), limit.limit.to_string()));
+    }
+    if let Some(b) = &r.block_io {
+        let lists = [
+            ("rbps", &b.throttle_read_bps_device),
+            ("wbps", &b.throttle_write_bps_device),
+            ("riops", &b.throttle_read_iops_device),
+            ("wiops", &b.throttle_write_iops_device),
+        ];
+        for (key, list) in lists {
+            for d in list {
+                let rate = if d.rate == 0 { "max".to_owned() } else { d.rate.to_string() };
+                out.push(("io.max".into(), format!("{}:{} {key}={rate}", d.major, d.minor)));
+            }
+        }
+    }
+    for (device, limit) in &r.rdma {
+        let number = |n: Option<u32>| n.map_or("max".into(), |n| n.to_string());
+        let (handles, objects) = (number(limit.hca_handles), number(limit.hca_objects));
+        out.push(("rdma.max".into(), format!("{device} hca_handle={handles} hca_object={objects}")));
+    }
     for (name, value) in &r.unified {
+        let mut put = |name: &str, value: String| out.push((name.into(), value));
         if name.is_empty() || name.contains(['/', '\0']) || name.starts_with("cgroup.") || !name.contains('.') {
             return Err(refused("linux.resources.unified", format!("{name:?} isn't a limit")));
         }
