@@ -94,6 +94,13 @@ pub async fn streamed(
         let result = work(context.engine.store(), &mut |step| {
             told = true;
             send(&producer, &progress_line(&step));
+            if let Status::PushDone { tag, digest, size } = &step.status {
+                // In a line of its own: clients don't show those that hold it.
+                send(
+                    &producer,
+                    &json!({ "progressDetail": {}, "aux": { "Tag": tag, "Digest": digest, "Size": size } }),
+                );
+            }
         });
         match result {
             Ok(lines) => lines.iter().for_each(|line| send(&producer, line)),
@@ -131,9 +138,6 @@ fn progress_line(step: &Progress) -> Value {
         line["id"] = json!(id);
     } else if let Status::PullingFrom(_) = step.status {
         line["id"] = json!("");
-    }
-    if let Status::PushDone { tag, digest, size } = &step.status {
-        line["aux"] = json!({ "Tag": tag, "Digest": digest, "Size": size });
     }
     if let Some((current, total)) = step.status.bytes() {
         line["progressDetail"] =
