@@ -14,7 +14,7 @@
 //! - [`containers`], [`wait`], [`logs`], [`attach`], [`archive`], [`stats`]: `/containers/…`
 //! - [`exec`]: `/exec/…`; [`hijack`], [`detach`]: connections that become streams
 //! - [`events`](mod@events), [`when`]: `/events`, times in requests
-//! - [`networks`] for `/networks/…`
+//! - [`networks`] for `/networks/…`, [`volumes`] for `/volumes/…`
 //! - [`keel`], [`update`]: `/keel/v1/…`
 #![forbid(unsafe_code)]
 
@@ -49,5 +49,6 @@ pub mod stats;
 pub mod system;
 pub mod tls;
 pub mod update;
+pub mod volumes;
 pub mod wait;
 pub mod when;

@@ -16,7 +16,7 @@ use crate::query::{Query, decode};
 use crate::respond::{Body, Failure};
 use crate::{
     archive, attach, containers, events, exec, images, keel, logs, networks, pull, registry, save, stats, system,
-    update, wait,
+    update, volumes, wait,
 };
 
 /// Minor version of the newest Docker Engine API that is served, 1.47.
@@ -94,6 +94,12 @@ static ROUTES: &[Route] = routes! {
     "POST" "/images/{*}/tag" => images::tag;
     "DELETE" "/images/{*}" => images::remove;
 
+    "GET" "/volumes" => volumes::list;
+    "POST" "/volumes/create" => volumes::create;
+    "POST" "/volumes/prune" => volumes::prune;
+    "GET" "/volumes/{*}" => volumes::inspect;
+    "DELETE" "/volumes/{*}" => volumes::remove;
+
     "GET" "/networks" => networks::list;
     "POST" "/networks/create" => networks::create;
     "POST" "/networks/prune" => networks::prune;
@@ -103,7 +109,6 @@ static ROUTES: &[Route] = routes! {
     "POST" "/networks/{}/disconnect" => networks::disconnect;
 
     // `docker inspect NAME` asks one kind of object after the other and takes only a 404 for "not of this kind".
-    "GET" "/volumes/{*}" => absent;
     "GET" "/plugins/{*}" => absent;
     "GET" "/services/{}" => absent;
     "GET" "/tasks/{}" => absent;

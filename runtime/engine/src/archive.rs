@@ -23,7 +23,7 @@ use crate::inside::pack::Packer;
 use crate::inside::place::{self, PathStat};
 use crate::inside::root::Root;
 use crate::inside::unpack::{UnpackError, UnpackOptions, unpack};
-use crate::plan::mounts::{self, Source};
+use crate::plan::mounts;
 use crate::plan::spec::IDS;
 use crate::plan::users;
 use crate::remove::{REMOVED, remove_all};
@@ -200,14 +200,10 @@ impl Engine {
             drop(gate);
             return Ok(work(&root, &path));
         }
-        self.make_sources(&config)?;
+        let sources = self.make_sources(&config, None)?;
         for mount in mounts::planned(&config.body)?.into_iter().rev() {
             let Some(rest) = path.strip_prefix(&mount.target) else { continue };
-            let source = match mount.source {
-                Source::Volume(name) => mounts::volume_folder(&self.volumes_folder(), &name),
-                Source::Host { path, .. } => path.into(),
-                Source::Anonymous | Source::Tmpfs(_) => continue,
-            };
+            let Some(source) = sources.paths.get(&mount.target).map(std::path::PathBuf::from) else { continue };
             // The target itself is the source's top.
             let rest = if rest.is_empty() { "/" } else { rest };
             if rest.starts_with('/') && source.is_dir() {

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
 
-use bollard_stubs::models::{ContainerCreateBody, ContainerCreateResponse, HostConfig, Mount, MountType};
+use bollard_stubs::models::{
+    ContainerCreateBody, ContainerCreateResponse, HostConfig, Mount, MountType, MountVolumeOptions,
+};
 use keel_durable as durable;
 use keel_store::ImageId;
 
@@ -56,6 +58,7 @@ impl Engine {
         if !shares.is_empty() && host.is_none_or(|host| host.userns_mode.as_deref() != Some("host")) {
             warnings.push("sharing a namespace of the host turns the container's own user namespace off".into());
         }
+        self.make_volumes(&config)?;
         let container = self.enter_table(name, config)?;
         self.tell_of(&container, "create", &[]);
         Ok(ContainerCreateResponse { id, warnings })
@@ -189,6 +192,11 @@ fn name_anonymous_volumes(body: &mut ContainerCreateBody) -> Result<(), Error> {
             source: Some(id::random()?),
             typ: Some(MountType::VOLUME),
             read_only: Some(mount.read_only),
+            volume_options: Some(MountVolumeOptions {
+                no_copy: Some(mount.how.no_copy),
+                labels: Some(mount.how.labels.into_iter().collect()),
+                ..Default::default()
+            }),
             ..Default::default()
         });
     }

@@ -9,6 +9,7 @@ use std::{fs, io};
 use keel_spec::config::Settings;
 use keel_spec::paths;
 use keel_store::{ImageId, Store};
+use keel_volumes::Volumes;
 
 use crate::cancel::Bells;
 use crate::container::Container;
@@ -68,6 +69,7 @@ pub struct Engine {
     pub(crate) options: Options,
     pub(crate) store: Arc<Store>,
     pub(crate) network: Network,
+    pub(crate) volumes: Volumes,
     pub(crate) link: Arc<dyn InitLink>,
     pub(crate) stdio: Stdio,
     pub(crate) schedule: Schedule,
@@ -120,6 +122,7 @@ impl Engine {
             options,
             store,
             network,
+            volumes: Volumes::open(&state.join("volumes")),
             link,
             stdio: Stdio::start().doing(|| "starting the thread that reads containers' output")?,
             schedule: Schedule::default(),

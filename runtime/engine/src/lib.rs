@@ -9,6 +9,7 @@
 //! - `restart`: restart policies, pure
 //! - `networks`: networks are made, shown and removed; `joining`: containers enter and leave them; `endpoints`: their
 //!   places in Docker's words
+//! - `volumes`: volumes, and containers' use of them
 //! - `plan`: from a request to an OCI configuration, pure
 //! - `parent`: PID 1, or this process itself, as the containers' parent
 //! - `container`, `disk`: a container in memory and on disk
@@ -64,6 +65,7 @@ mod stop;
 mod terminal;
 mod top;
 mod update;
+mod volumes;
 mod wait;
 mod watch;
 

@@ -46,10 +46,7 @@ impl Engine {
         let anonymous = if volumes { anonymous_volumes(container) } else { Vec::new() };
         container.update(|state| state.phase = Phase::Removing)?;
         self.clear_away(container);
-        for name in anonymous {
-            let path = self.volumes_folder().join(name);
-            remove_all(&path).doing(|| format!("removing the volume {}", path.display()))?;
-        }
+        self.remove_volumes(&anonymous, &container.id)?;
         // From the renaming on, recovery sees no container any more, only a folder to clear away.
         let aside = container.folder.with_file_name(format!("{REMOVED}{}", container.id));
         fs::rename(&container.folder, &aside).doing(|| format!("moving {} aside", container.folder.display()))?;

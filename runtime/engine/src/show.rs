@@ -76,7 +76,10 @@ pub fn mount_points(container: &Container, volumes: &std::path::Path) -> Vec<Mou
             destination: Some(mount.target),
             mode: Some(if mount.read_only { "ro".into() } else { String::new() }),
             rw: Some(!mount.read_only),
-            propagation: Some(if kind == MountType::BIND { "rprivate".into() } else { String::new() }),
+            propagation: Some(match kind {
+                MountType::BIND => mount.how.propagation.unwrap_or_else(|| "rprivate".into()),
+                _ => String::new(),
+            }),
         }
     };
     planned.into_iter().map(point).collect()

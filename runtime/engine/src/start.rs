@@ -5,7 +5,7 @@
 //! and ends when our end of its pipe closes. `Running` is on disk before the process is released; should we crash in
 //! between, it ends by itself and is recorded as a run that failed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -26,7 +26,6 @@ use crate::error::{Doing, Error};
 use crate::files;
 use crate::inside::root::Root;
 use crate::output::Stream;
-use crate::plan::mounts::{self, Source};
 use crate::plan::spec::{self, IDS, Surroundings};
 use crate::plan::users;
 use crate::restart::{self, Ended, Next, Policy};
@@ -146,11 +145,12 @@ impl Engine {
             users::find(user, &groups, &read_inside(&inside, "etc/passwd")?, &read_inside(&inside, "etc/group")?)?;
         let hostname = spec::hostname(&config, &self.host_name)?;
         files::write(&container.folder, &config, &self.around(&config, &hostname, None))?;
-        self.make_sources(&config)?;
+        let sources = self.make_sources(&config, Some(rootfs.as_fd()))?;
         let volumes = self.volumes_folder();
         let around = Surroundings { folder: &container.folder, volumes: &volumes, hostname: &hostname, found: &found };
         let mut spec = self.spec(&config, &around)?;
         self.share_network(&config, &mut spec)?;
+        sources.apply(&mut spec);
         spec.process.console_size = console_size(&config);
         let (ours, theirs) = pipes(&config).doing(|| "making pipes")?;
         let cgroup = self.cgroup(&container.id);
@@ -234,26 +234,6 @@ impl Engine {
     /// The OCI configuration of a container.
     pub(crate) fn spec(&self, config: &Config, around: &Surroundings<'_>) -> Result<keel_oci::spec::Spec, Error> {
         spec::spec(config, around)
-    }
-
-    /// Makes what is to be mounted and isn't there: volumes, and folders of the host that `-v` asks for.
-    pub(crate) fn make_sources(&self, config: &Config) -> Result<(), Error> {
-        for mount in mounts::planned(&config.body)? {
-            let path = match &mount.source {
-                Source::Host { path, create: true } => path.into(),
-                Source::Volume(name) => mounts::volume_folder(&self.volumes_folder(), name),
-                Source::Host { path, create: false } if !Path::new(path).exists() => {
-                    return Err(Error::BadParameter(format!(
-                        "invalid mount config for type \"bind\": bind source path does not exist: {path}"
-                    )));
-                }
-                _ => continue,
-            };
-            if !path.exists() {
-                fs::create_dir_all(&path).doing(|| format!("making {} for a mount", path.display()))?;
-            }
-        }
-        Ok(())
     }
 
     /// Undoes whatever a start had done; goes on after a failure.

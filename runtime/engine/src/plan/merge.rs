@@ -27,6 +27,9 @@ pub fn merge(body: &mut ContainerCreateBody, image: &ImageConfig) {
     let mut labels: HashMap<_, _> = image.labels.clone().into_iter().collect();
     labels.extend(body.labels.take().unwrap_or_default());
     body.labels = Some(labels);
+    if !image.volumes.is_empty() {
+        body.volumes.get_or_insert_default().extend(image.volumes.keys().cloned());
+    }
     let ports = body.exposed_ports.get_or_insert_default();
     ports.extend(image.exposed_ports.keys().cloned());
     ports.sort();

@@ -1,5 +1,6 @@
 //! Binds, volumes and tmpfs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bollard_stubs::models::{
@@ -41,6 +42,27 @@ pub struct Planned {
     pub target: String,
     /// Whether it is read-only.
     pub read_only: bool,
+    /// How else it is to be mounted.
+    pub how: How,
+}
+
+/// What few mounts ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// Propagation, in mount(8)'s words; `None`: private.
+    pub propagation: Option<String>,
+    /// What is mounted below the source stays out.
+    pub non_recursive: bool,
+    /// Read-only, but not what is mounted below.
+    pub shallow_read_only: bool,
+    /// A volume that is empty stays so, whatever the image has there.
+    pub no_copy: bool,
+    /// The part of a volume that is mounted.
+    pub subpath: Option<String>,
+    /// Labels of a volume that is made for it.
+    pub labels: BTreeMap<String, String>,
+    /// Its driver's options.
+    pub options: BTreeMap<String, String>,
 }
 
 /// All mounts asked for, those nearer to the root first. Two on one target are refused.
@@ -60,7 +82,7 @@ pub fn planned(body: &ContainerCreateBody) -> Result<Vec<Planned>, Error> {
     for target in body.volumes.iter().flatten() {
         let target = check_target(target)?;
         if !all.iter().any(|known: &Planned| known.target == target) {
-            all.push(Planned { source: Source::Anonymous, target, read_only: false });
+            all.push(Planned { source: Source::Anonymous, target, read_only: false, how: How::default() });
         }
     }
     all.sort_by(|a, b| (depth(&a.target), &a.target).cmp(&(depth(&b.target), &b.target)));
@@ -85,12 +107,16 @@ fn from_bind(bind: &str) -> Result<Planned, Error> {
         (Some(source), Some(target), options) => (source, target, options.unwrap_or_default()),
         _ => return bad(format!("invalid volume specification: '{bind}'")),
     };
-    let mut read_only = false;
+    let (mut read_only, mut how) = (false, How::default());
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
+            "nocopy" => how.no_copy = true,
+            "shared" | "rshared" | "slave" | "rslave" if source.starts_with('/') => {
+                how.propagation = Some(option.into());
+            }
             // `z` and `Z` are for SELinux, which isn't there; private propagation is what is done anyway.
-            "rw" | "z" | "Z" | "rprivate" | "private" | "nocopy" => {}
+            "rw" | "z" | "Z" | "rprivate" | "private" => {}
             other => return bad(format!("option {other} of '{bind}' isn't supported yet")),
         }
     }
@@ -99,32 +125,43 @@ fn from_bind(bind: &str) -> Result<Planned, Error> {
         path if path.starts_with('/') => Source::Host { path: check_path(path)?, create: true },
         name => Source::Volume(check_volume(name)?),
     };
-    Ok(Planned { source, target: check_target(target)?, read_only })
+    Ok(Planned { source, target: check_target(target)?, read_only, how })
 }
 
 fn from_mount(mount: &Asked) -> Result<Planned, Error> {
     let target = check_target(mount.target.as_deref().unwrap_or_default())?;
     let source = mount.source.as_deref().unwrap_or_default();
+    let mut how = How::default();
     let source = match mount.typ {
         Some(MountType::BIND) => {
             let options = mount.bind_options.clone().unwrap_or_default();
             use MountBindOptionsPropagationEnum as Propagation;
-            if !matches!(
-                options.propagation,
-                None | Some(Propagation::EMPTY | Propagation::PRIVATE | Propagation::RPRIVATE)
-            ) {
-                return bad(format!("bind propagation of {target} isn't supported yet"));
-            }
-            if options.non_recursive == Some(true) || options.read_only_force_recursive == Some(true) {
-                return bad(format!("recursion options of the bind mount {target} aren't supported yet"));
+            how.propagation = match options.propagation {
+                None | Some(Propagation::EMPTY | Propagation::PRIVATE | Propagation::RPRIVATE) => None,
+                Some(other) => Some(other.to_string()),
+            };
+            how.non_recursive = options.non_recursive == Some(true);
+            // Kernels that can't do it recursively are none of ours, so forcing it changes nothing.
+            how.shallow_read_only = options.read_only_non_recursive == Some(true);
+            if how.shallow_read_only && options.read_only_force_recursive == Some(true) {
+                return bad(format!(
+                    "mount {target}: ReadOnlyNonRecursive and ReadOnlyForceRecursive exclude each other"
+                ));
             }
             Source::Host { path: check_path(source)?, create: options.create_mountpoint == Some(true) }
         }
         Some(MountType::VOLUME) => {
             let options = mount.volume_options.clone().unwrap_or_default();
-            let driver = options.driver_config.and_then(|config| config.name).unwrap_or_default();
-            if options.subpath.is_some_and(|path| !path.is_empty()) || !matches!(driver.as_str(), "" | "local") {
-                return bad(format!("volume options of {target} aren't supported yet"));
+            let config = options.driver_config.unwrap_or_default();
+            if !matches!(config.name.as_deref(), None | Some("" | "local")) {
+                return bad(format!("mount {target}: there is no volume driver but local"));
+            }
+            how.no_copy = options.no_copy == Some(true);
+            how.labels = options.labels.unwrap_or_default().into_iter().collect();
+            how.options = config.options.unwrap_or_default().into_iter().collect();
+            how.subpath = options.subpath.filter(|path| !path.is_empty());
+            if how.subpath.as_ref().is_some_and(|path| path.starts_with('/') || path.split('/').any(|p| p == "..")) {
+                return bad(format!("mount {target}: a subpath must be relative and stay inside the volume"));
             }
             if source.is_empty() { Source::Anonymous } else { Source::Volume(check_volume(source)?) }
         }
@@ -133,13 +170,15 @@ fn from_mount(mount: &Asked) -> Result<Planned, Error> {
             let mut words = tmpfs_defaults();
             words.extend(options.size_bytes.filter(|size| *size > 0).map(|size| format!("size={size}")));
             words.extend(options.mode.filter(|mode| *mode > 0).map(|mode| format!("mode={mode:o}")));
-            Source::Tmpfs(words)
+            let listed = options.options.unwrap_or_default().into_iter().map(|pair| pair.join("="));
+            return from_tmpfs(&target, &words.into_iter().chain(listed).collect::<Vec<_>>().join(","))
+                .map(|planned| Planned { read_only: planned.read_only || mount.read_only == Some(true), ..planned });
         }
         ref other => {
             return bad(format!("mount type {} isn't supported", other.map_or(String::new(), |t| t.to_string())));
         }
     };
-    Ok(Planned { source, target, read_only: mount.read_only == Some(true) })
+    Ok(Planned { source, target, read_only: mount.read_only == Some(true), how })
 }
 
 fn tmpfs_defaults() -> Vec<String> {
@@ -165,7 +204,7 @@ fn from_tmpfs(target: &str, options: &str) -> Result<Planned, Error> {
             _ => return bad(format!("tmpfs option {option} of {target} isn't supported")),
         }
     }
-    Ok(Planned { source: Source::Tmpfs(words), target: check_target(target)?, read_only })
+    Ok(Planned { source: Source::Tmpfs(words), target: check_target(target)?, read_only, how: How::default() })
 }
 
 fn check_target(target: &str) -> Result<String, Error> {
@@ -203,6 +242,19 @@ pub fn volume_folder(volumes: &Path, name: &str) -> std::path::PathBuf {
     volumes.join(name).join("_data")
 }
 
+/// Adds to a bind mount what few ask for.
+pub fn adapt(mount: &mut Mount, how: &How) {
+    for word in &mut mount.options {
+        match word.as_str() {
+            "rprivate" => word.clone_from(how.propagation.as_ref().unwrap_or(&"rprivate".into())),
+            "rbind" if how.non_recursive => *word = "bind".into(),
+            // Docker's meaning of read-only since its API 1.44.
+            "ro" if !how.shallow_read_only && !how.non_recursive => *word = "rro".into(),
+            _ => {}
+        }
+    }
+}
+
 /// A bind mount for `keel_oci`. `mapped`: through the container's user mapping, so that its files keep the IDs that
 /// they have on the host.
 pub fn bind(source: &str, target: &str, read_only: bool, mapped: bool) -> Mount {
@@ -225,6 +277,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_few_ask_for_reaches_the_mount() {
+        let json = r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/x","Target":"/a","ReadOnly":true,
+            "BindOptions":{"Propagation":"rslave"}},{"Type":"volume","Source":"data","Target":"/b",
+            "VolumeOptions":{"NoCopy":true,"Subpath":"in/side","Labels":{"k":"v"}}}]}}"#;
+        let all = planned(&serde_json::from_str(json).unwrap()).unwrap();
+        let mut mount = bind("/x", "/a", all[0].read_only, false);
+        adapt(&mut mount, &all[0].how);
+        assert_eq!(mount.options, ["rbind", "rslave", "rro"]);
+        assert!(all[1].how.no_copy && all[1].how.labels["k"] == "v");
+        assert_eq!(all[1].how.subpath.as_deref(), Some("in/side"));
+        let leading_out = json.replace("in/side", "../side");
+        assert!(planned(&serde_json::from_str(&leading_out).unwrap()).is_err());
+    }
+
+    #[test]
     fn binds_volumes_and_options_are_told_apart() {
         let host = from_bind("/srv//data/:/data/:ro").unwrap();
         assert_eq!(host.source, Source::Host { path: "/srv/data".into(), create: true });
@@ -235,7 +302,7 @@ mod tests {
 
     #[test]
     fn paths_that_lead_elsewhere_are_refused() {
-        for bind in ["/a:b", "/a:/", "/a:/b/../c", "../a:/b", "a/b:/c", "/a:/b:rshared", ""] {
+        for bind in ["/a:b", "/a:/", "/a:/b/../c", "../a:/b", "a/b:/c", "/a:/b:odd", "v:/b:rshared", ""] {
             assert!(from_bind(bind).is_err(), "{bind}");
         }
     }

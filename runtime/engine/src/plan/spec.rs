@@ -132,7 +132,11 @@ fn all_mounts(config: &Config, around: &Surroundings<'_>, privileged: bool) -> R
 
 fn one_mount(config: &Config, around: &Surroundings<'_>, mount: &Planned) -> Mount {
     let mapped = config.uid_base.is_some();
-    let bind = |source: PathBuf| mounts::bind(&source.to_string_lossy(), &mount.target, mount.read_only, mapped);
+    let bind = |source: PathBuf| {
+        let mut made = mounts::bind(&source.to_string_lossy(), &mount.target, mount.read_only, mapped);
+        mounts::adapt(&mut made, &mount.how);
+        made
+    };
     match &mount.source {
         Source::Host { path, .. } => bind(path.into()),
         Source::Volume(name) => bind(mounts::volume_folder(around.volumes, name)),
