@@ -121,7 +121,7 @@ test: deps lint
 	@$(TOOLS)/keel-conformance --quiet
 	@$(TOOLS)/keel-scenarios $(ARGS)
 
-bench: programs faults inputs keys conformance-programs
+bench: release faults conformance-programs
 	@$(TOOLS)/keel-bench $(ARGS)
 
 clean:
