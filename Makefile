@@ -5,6 +5,8 @@ PORT     ?= 2376
 WEB_PORT ?= 8080
 MEMORY   ?= 1024
 FRESH    ?=
+# How long `make fuzz` spends on each parser.
+SECONDS_EACH ?= 60
 # What the machine of `make run` is told of: an update repository, and registries that are spoken to without TLS.
 UPDATE_URL ?=
 INSECURE_REGISTRY ?=
@@ -31,7 +33,7 @@ cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='-C target-feature=+crt-stat
              cargo build -q --profile host --target $(TARGET)
 BUILT     := build/cargo/$(TARGET)/host
 
-.PHONY: help deps tools programs conformance-programs conformance faults keys inputs release image run publish demo test bench lint clean
+.PHONY: help deps tools programs conformance-programs conformance faults keys inputs release image run publish demo test fuzz bench lint clean
 
 help:
 	@echo 'make image    a signed release and a disk image, in build/cloud/'
@@ -40,6 +42,7 @@ help:
 	@echo 'make demo     boots, updates and breaks a machine, and shows what it does about it'
 	@echo 'make test     formatting, lints, unit tests, then scenarios in QEMU (ARGS=NAME: these scenarios only)'
 	@echo 'make conformance  the OCI runtime against its specification, beside crun and runc, here and in a guest (ARGS=NAME-PART)'
+	@echo 'make fuzz     all parsers on changed inputs (SECONDS_EACH=60 for each; ARGS=NAME: these only)'
 	@echo 'make bench    size, boot and memory, measured (ARGS=KEY: these figures only)'
 	@echo 'make lint     formatting and lints alone'
 	@echo 'make deps     the Debian packages that all this needs; the others call it'
@@ -121,7 +124,13 @@ test: deps lint
 	@$(TOOLS)/keel-conformance --quiet
 	@$(TOOLS)/keel-scenarios $(ARGS)
 
+# Inputs that crash a parser are left in build/fuzz/.
+fuzz:
+	@cargo build -q -p keel-fuzz
+	@$(TOOLS)/keel-fuzz --seconds $(SECONDS_EACH) --seed $$(date +%s) --out build/fuzz $(ARGS)
+
 bench: release faults conformance-programs
+	@cargo build -q -p keel-fuzz
 	@$(TOOLS)/keel-bench $(ARGS)
 
 clean:

@@ -18,7 +18,7 @@ mod connect;
 pub mod error;
 pub mod message;
 pub mod proxy;
-mod range;
+pub mod range;
 pub mod resolve;
 mod tls;
 mod url;

@@ -1,12 +1,14 @@
 //! Measures the figures that the project steers by, each against its goal.
 //!
 //! - [`boot`]: guest time from kernel start to the API and to the first container
+//! - [`fuzz`]: parsers on changed inputs
 //! - [`memory`]: what the host programs hold, and the smallest guest that works
 //! - [`oci`]: a container's life by our OCI runtime, beside crun's and runc's
 //! - [`report`]: `build/bench.json`, `build/bench.md` and a plot
 //! - [`size`]: bytes of a release
 
 pub mod boot;
+pub mod fuzz;
 pub mod memory;
 pub mod oci;
 pub mod report;
@@ -99,4 +101,5 @@ pub const MEASUREMENTS: &[Measurement] = &[
     },
     Measurement { keys: &["idle_memory_kib", "pid1_rss_kib"], run: memory::idle },
     Measurement { keys: &["smallest_guest_mib"], run: memory::smallest_guest },
+    Measurement { keys: &["fuzz_execs", "fuzz_crashes"], run: fuzz::parsers },
 ];

@@ -37,6 +37,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("keel-runtime", &["keel-spec", "keel-link", "keel-engine", "keel-oci", "keel-store"]),
     ("keelctl", &["keel-spec"]),
     ("keel-image", &["keel-spec"]),
+    ("keel-fuzz", &["keel-spec", "keel-fetch", "keel-updater"]),
     ("keel-qemu-tests", &["keel-spec", "keel-image"]),
     ("keel-faults", &[]),
     ("keel-oci-conformance", &[]),

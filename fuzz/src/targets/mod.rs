@@ -1,0 +1,26 @@
+//! The parsers, with inputs to begin with and what must hold of what they accept.
+//!
+//! - [`config`]: the machine config, kernel command lines, control messages
+//! - [`disk`]: partition tables, hash trees, UKIs
+//! - [`http`]: answers of web servers, and their ranges
+//! - [`release`]: release descriptions and names
+//! - [`tuf`]: metadata of The Update Framework
+
+mod config;
+mod disk;
+mod http;
+mod release;
+mod tuf;
+
+use crate::runner::Target;
+
+/// All of them.
+pub fn all() -> Vec<Target> {
+    let rooms: [&[Target]; 5] = [&config::TARGETS, &disk::TARGETS, &http::TARGETS, &release::TARGETS, &tuf::TARGETS];
+    rooms.concat()
+}
+
+/// The kind of an error, or that there was none.
+fn answer<T, E: std::fmt::Display>(outcome: Result<T, E>) -> String {
+    outcome.map_or_else(|error| error.to_string(), |_| "accepted".into())
+}
