@@ -13,6 +13,7 @@ use keel_spec::config::Settings;
 use keel_spec::control::Event;
 use keel_spec::paths;
 use keel_store::Store;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -61,6 +62,7 @@ impl Default for Options {
 
 /// Runs until told to end.
 pub fn run(options: Options) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let mut problems = Vec::new();
     let settings = settings(&options, &mut problems)?;
     let engine = open_engine(&options, &settings)?;
@@ -83,6 +85,20 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     runtime.shutdown_background();
     log::info!("the daemon ends");
     Ok(())
+}
+
+/// Each container takes a few descriptors, and the usual limit is for programs that serve nobody. Containers inherit
+/// it unless they ask for another.
+fn raise_descriptor_limit() {
+    const SOFT: u64 = 65_536;
+    const HARD: u64 = 1_048_576;
+    let set = |current, maximum| setrlimit(Resource::Nofile, Rlimit { current, maximum });
+    let hard = getrlimit(Resource::Nofile).maximum;
+    // Raising the hard limit takes a right that a workstation's daemon may lack.
+    let done = set(Some(SOFT), Some(HARD)).or_else(|_| set(hard.map_or(Some(SOFT), |hard| Some(hard.min(SOFT))), hard));
+    if let Err(error) = done {
+        log::warn!("the limit of open files stays as it is: {error}");
+    }
 }
 
 fn settings(options: &Options, problems: &mut Vec<String>) -> anyhow::Result<Settings> {

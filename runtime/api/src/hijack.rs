@@ -6,6 +6,7 @@
 
 use std::io::Read as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
@@ -25,6 +26,8 @@ use crate::router::Answer;
 
 /// Bytes of input that are read at once.
 const INPUT_CHUNK_BYTES: usize = 16 << 10;
+/// How long what was typed before the detach keys may still wait for the process to read it.
+const LEAVE_GRACE: Duration = Duration::from_secs(5);
 
 /// The streams of a process.
 pub struct Streams<S> {
@@ -112,19 +115,26 @@ async fn connect<S: FrameSource>(upgrade: OnUpgrade, streams: Streams<S>, contex
         // Held until the connection ends: a sender that is gone would look like leaving.
         left.closed().await;
     });
+    let mut grace = Duration::ZERO;
     loop {
         tokio::select! {
             frame = frames.next() => match frame {
                 Some(frame) if write.write_all(&frame).await.is_ok() => {}
                 _ => break,
             },
-            Some(()) = leaving.recv() => break,
+            Some(()) = leaving.recv() => {
+                grace = LEAVE_GRACE;
+                break;
+            }
         }
     }
     let _ = write.shutdown().await;
     cancel_output.cancel();
     if let Some(cancel) = cancel_input {
-        cancel.cancel();
+        tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            cancel.cancel();
+        });
     }
     input.abort();
     Ok(())

@@ -31,6 +31,8 @@ pub type Answer = Result<Response<Body>, Failure>;
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 struct Route {
+    /// It is there to refuse.
+    refuses: bool,
     method: &'static str,
     pattern: &'static str,
     endpoint: fn(Call) -> Answering,
@@ -39,7 +41,9 @@ struct Route {
 /// A row of the table; each endpoint is an `async fn(Call) -> Answer`.
 macro_rules! routes {
     ($($method:literal $pattern:literal => $endpoint:path;)*) => {
-        &[$(Route { method: $method, pattern: $pattern, endpoint: |call| Box::pin($endpoint(call)) },)*]
+        &[$(Route {
+            refuses: matches!(stringify!($endpoint).as_bytes(), b"absent" | b"unsupported"),
+            method: $method, pattern: $pattern, endpoint: |call| Box::pin($endpoint(call)) },)*]
     };
 }
 
@@ -197,6 +201,12 @@ fn route(head: &Request<()>) -> Result<(&'static Route, String, Query, u32), Fai
     let (route, name) = find(head.method().as_str(), path)?;
     let query = Query::parse(head.uri().query().unwrap_or_default())?;
     Ok((route, decode(name, false)?, query, api_minor))
+}
+
+/// Whether an endpoint is served (`false`: only to say that it isn't there), or status and words of its refusal.
+pub fn serves(method: &str, path: &str) -> Result<bool, (u16, String)> {
+    let found = find(method, path).map_err(|failure| (failure.status.as_u16(), failure.message))?;
+    Ok(!found.0.refuses)
 }
 
 fn find<'a>(method: &str, path: &'a str) -> Result<(&'static Route, &'a str), Failure> {

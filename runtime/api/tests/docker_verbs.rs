@@ -91,3 +91,38 @@ fn limits_change_and_what_can_not_change_is_refused() {
     let paused = daemon.docker(&["pause", "one"], b"");
     assert!(String::from_utf8_lossy(&paused.stderr).contains("is not running"), "{paused:?}");
 }
+
+#[test]
+fn health_is_checked_and_told() {
+    let daemon = Daemon::start();
+    daemon.import_busybox();
+    let options = ["--health-interval", "200ms", "--health-retries", "2", "--health-cmd", "cat /well"];
+    let words = ["--network", "none", "box:1", "sh", "-c", "touch /well; sleep 99"];
+    daemon.ok(&[&["run", "-d", "--name", "one"], &options[..], &words].concat());
+    let status = || daemon.ok(&["inspect", "--format", "{{.State.Health.Status}}", "one"]);
+    let wait_for = |wanted: &str| {
+        let begun = std::time::Instant::now();
+        while status() != wanted {
+            assert!(begun.elapsed().as_secs() < 30, "it stays {}, not {wanted}", status());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    wait_for("healthy");
+    assert!(daemon.ok(&["ps", "--format", "{{.Status}}"]).contains("(healthy)"));
+    assert_eq!(daemon.ok(&["ps", "-q", "--filter", "health=healthy"]).lines().count(), 1);
+    daemon.ok(&["exec", "one", "rm", "/well"]);
+    wait_for("unhealthy");
+    let log = daemon.ok(&["inspect", "--format", "{{json .State.Health.Log}}", "one"]);
+    assert!(log.contains("/well") && log.contains("\"ExitCode\":1"), "{log}");
+}
+
+#[test]
+fn devices_are_given_and_what_has_no_driver_is_refused() {
+    let daemon = Daemon::start();
+    daemon.import_busybox();
+    let output =
+        daemon.run(&["--device", "/dev/zero:/dev/mine", "box:1", "sh", "-c", "test -c /dev/mine && echo x"], b"");
+    assert_eq!(output.stdout, b"x\n", "{output:?}");
+    let refused = daemon.run(&["--gpus", "all", "box:1", "true"], b"");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--gpus"), "{refused:?}");
+}

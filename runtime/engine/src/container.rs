@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::cancel::Bells;
 use crate::disk::{Config, Phase, State, save};
 use crate::error::{Doing, Error};
+use crate::health::Health;
 use crate::log::writer::Log;
 use crate::parent::InitLink;
 use crate::restart::Backoff;
@@ -38,6 +39,8 @@ pub struct Live {
     pub pidfd: Option<Arc<OwnedFd>>,
     /// The master end of its terminal while it runs, if it has one.
     pub terminal: Option<Arc<OwnedFd>>,
+    /// Its health, if that is checked.
+    pub health: Option<Health>,
     /// The restart policy's memory.
     pub backoff: Backoff,
     /// Runs that ended since the engine was opened.

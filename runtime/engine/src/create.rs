@@ -15,6 +15,7 @@ use crate::container::Container;
 use crate::disk::{Config, State, save};
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
+use crate::health;
 use crate::id;
 use crate::plan::mounts::{self, Source};
 use crate::plan::spec::{self, IDS, Surroundings};
@@ -36,12 +37,9 @@ impl Engine {
         let wanted = wanted.ok_or_else(|| Error::BadParameter("Config cannot be empty: no image is named".into()))?;
         let image = self.store.image_to_run(&wanted).map_err(from_store)?;
         let mut warnings = Vec::new();
-        let image_health = image.config.healthcheck.as_ref().and_then(|check| check.test.first());
-        if body.healthcheck.is_none() && image_health.is_some_and(|first| first != "NONE") {
-            warnings.push("health checks aren't supported yet: the image's own is left out".into());
-        }
         merge::merge(&mut body, &image.config);
         networks::complete(&mut body)?;
+        health::merge(&mut body, image.config.healthcheck.as_ref());
         name_anonymous_volumes(&mut body)?;
         let id = id::random()?;
         let config = Config {
@@ -72,6 +70,7 @@ impl Engine {
         if auto_remove && policy != Policy::No {
             return Err(Error::BadParameter("can't create 'AutoRemove' container with restart policy".into()));
         }
+        health::Check::new(body)?;
         if let Some(name) = body.stop_signal.as_deref().filter(|name| !name.is_empty()) {
             signal::number(name)?;
         }

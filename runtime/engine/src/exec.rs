@@ -14,6 +14,7 @@ use keel_oci::Created;
 use keel_spec::control::Adopted;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::Cancel;
 use crate::cancel::Bells;
 use crate::container::Container;
 use crate::disk::Config;
@@ -155,6 +156,20 @@ impl Exec {
     /// Its exit code, once it has ended.
     pub fn exit_code(&self) -> Option<i32> {
         self.lock().exit_code
+    }
+
+    /// Rings `bell` when it ends.
+    pub fn listen(&self, bell: &Cancel) {
+        self.bells.add(bell);
+    }
+
+    /// Kills it; one that has ended is fine.
+    pub fn kill(&self) -> rustix::io::Result<()> {
+        let Some(pidfd) = self.lock().pidfd.clone() else { return Ok(()) };
+        match rustix::process::pidfd_send_signal(&*pidfd, rustix::process::Signal::KILL) {
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            other => other,
+        }
     }
 
     fn ended(&self, exit_code: i32) {
@@ -385,6 +400,11 @@ impl Engine {
             let attributes = [("execID", exec.id.clone()), ("exitCode", exit.code.to_string())];
             self.tell_of(&container, "exec_die", &attributes);
         }
+    }
+
+    /// Forgets one that nobody will ask for.
+    pub(crate) fn exec_drop(&self, id: &str) {
+        self.execs.lock().1.remove(id);
     }
 
     /// Forgets those of a container that is removed.

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::disk::{Phase, State};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::health::Health;
 use crate::show;
 
 impl Engine {
@@ -24,7 +25,10 @@ impl Engine {
             created: Some(clock::rfc3339(config.created_unix_ns)),
             path: Some(words.next().unwrap_or_default()),
             args: Some(words.collect()),
-            state: Some(container_state(&state)),
+            state: Some(ContainerState {
+                health: container.live().health.as_ref().map(Health::told),
+                ..container_state(&state)
+            }),
             image: Some(config.image_id.clone()),
             resolv_conf_path: file("resolv.conf"),
             hostname_path: file("hostname"),
@@ -111,6 +115,7 @@ fn container_config(body: &ContainerCreateBody, id: &str) -> ContainerConfig {
         entrypoint: body.entrypoint.clone(),
         labels: Some(body.labels.clone().unwrap_or_default()),
         stop_signal: body.stop_signal.clone(),
+        healthcheck: body.healthcheck.clone(),
         stop_timeout: body.stop_timeout,
         ..Default::default()
     }

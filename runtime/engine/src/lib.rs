@@ -6,7 +6,7 @@
 //!   `exec`, `terminal` (`resize`)
 //! - `recover`: what it does after a restart of this program or of the host
 //! - `watch`: the threads that take note of exits and do what is scheduled; `exit`, `schedule`: what they do
-//! - `restart`: restart policies, pure
+//! - `restart`, `health`: restart policies and health checks, pure; `probe`: runs the latter
 //! - `networks`: networks are made, shown and removed; `joining`: containers enter and leave them; `endpoints`: their
 //!   places in Docker's words
 //! - `volumes`: volumes, and containers' use of them
@@ -37,6 +37,7 @@ mod exec;
 mod exit;
 mod files;
 mod filter;
+mod health;
 mod id;
 mod inside;
 mod inspect;
@@ -49,6 +50,7 @@ mod output;
 mod parent;
 mod pause;
 mod plan;
+mod probe;
 mod processes;
 mod prune;
 mod recover;

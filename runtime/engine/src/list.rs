@@ -56,7 +56,7 @@ impl Engine {
             size_root_fs,
             labels: Some(config.body.labels.clone().unwrap_or_default()),
             state: show::state_name(&state).parse().ok(),
-            status: Some(show::status(&state, clock::unix_ms())),
+            status: Some(show::status(&state, show::health_status(container), clock::unix_ms())),
             host_config: Some(ContainerSummaryHostConfig {
                 network_mode: Some(show::network_name(&config).into()),
                 annotations: None,

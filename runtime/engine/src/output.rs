@@ -195,7 +195,9 @@ impl ExecReader {
         for output in outputs.iter().flatten() {
             rustix::io::ioctl_fionbio(output, true)?;
         }
-        Ok(Self { exec, outputs, stdio, bell: Cancel::new(), ended: None, first: None })
+        let bell = Cancel::new();
+        exec.listen(&bell);
+        Ok(Self { exec, outputs, stdio, bell, ended: None, first: None })
     }
 
     /// One of a process that never ran, which says why.
@@ -226,9 +228,15 @@ impl ExecReader {
 
     /// Waits for output; `false`: there will be none.
     fn wait(&mut self) -> bool {
+        let rings = self.bell.rings();
         let mut polled: Vec<_> = self.outputs.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         if polled.is_empty() {
-            return false;
+            // Whoever sees the end of the output asks for the exit code next.
+            let over = self.exec.exit_code().is_some();
+            if !over {
+                self.bell.wait(rings, Some(Instant::now() + Self::LINGER));
+            }
+            return !over;
         }
         // Errors come again at the next turn, or with the process's end.
         let _ = poll(&mut polled, Some(&Self::POLL));
@@ -239,19 +247,30 @@ impl ExecReader {
     }
 }
 
-impl FrameSource for ExecReader {
-    fn next(&mut self) -> Result<Option<Frame>, Error> {
+impl ExecReader {
+    /// The next piece, if it comes before `deadline`; `None`: the end, too late, or cancelled.
+    pub(crate) fn next_before(&mut self, deadline: Instant) -> Option<Frame> {
+        self.advance(Some(deadline))
+    }
+
+    fn advance(&mut self, deadline: Option<Instant>) -> Option<Frame> {
         loop {
-            if self.bell.is_cancelled() {
-                return Ok(None);
+            if self.bell.is_cancelled() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return None;
             }
             if let Some(frame) = self.read() {
-                return Ok(Some(frame));
+                return Some(frame);
             }
             if !self.wait() {
-                return Ok(self.read());
+                return self.read();
             }
         }
+    }
+}
+
+impl FrameSource for ExecReader {
+    fn next(&mut self) -> Result<Option<Frame>, Error> {
+        Ok(self.advance(None))
     }
 
     fn cancel(&self) -> Cancel {

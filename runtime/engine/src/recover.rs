@@ -179,7 +179,11 @@ fn take_over(engine: &Arc<Engine>, container: &Arc<Container>, adopted: &Adopted
     }
     match adopted.exit {
         Some(exit) => engine.run_ended(container, exit),
-        None => ::log::info!("container {id}: still runs as process {}", adopted.pid),
+        None => {
+            ::log::info!("container {id}: still runs as process {}", adopted.pid);
+            // What was known of its health is gone, so it is asked at once.
+            engine.watch_health(container, Some(std::time::Duration::ZERO));
+        }
     }
 }
 

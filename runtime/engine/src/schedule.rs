@@ -12,6 +12,8 @@ pub const MAX_PARALLEL: usize = 4;
 pub enum Job {
     /// Start the container with this ID, if it still waits for that.
     Start(String),
+    /// Check the health of the container with this ID, if the run after so many ended ones still goes on.
+    Check(String, u64),
     /// Remove the container with this ID and its anonymous volumes.
     Remove(String),
 }

@@ -5,15 +5,23 @@ use bollard_stubs::models::{MountPoint, MountType};
 use crate::container::Container;
 use crate::disk::{Phase, State};
 pub use crate::endpoints::{network_name, networks, port_list, port_map};
+use crate::health::Status;
 use crate::plan::mounts::{self, Source};
 
 /// `Up 5 minutes`, `Exited (0) 3 hours ago`.
-pub fn status(state: &State, now_ms: u64) -> String {
+pub fn status(state: &State, health: Option<Status>, now_ms: u64) -> String {
     let since = |ms: Option<u64>| human(now_ms.saturating_sub(ms.unwrap_or(now_ms)) / 1000);
     match state.phase {
         Phase::Created | Phase::Starting => "Created".into(),
         Phase::Running if state.paused => format!("Up {} (Paused)", since(state.started_unix_ms)),
-        Phase::Running => format!("Up {}", since(state.started_unix_ms)),
+        Phase::Running => {
+            let health = match health {
+                None => String::new(),
+                Some(Status::Starting) => " (health: starting)".into(),
+                Some(status) => format!(" ({})", status.name()),
+            };
+            format!("Up {}{health}", since(state.started_unix_ms))
+        }
         Phase::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_unix_ms)),
         Phase::Removing => "Removal In Progress".into(),
         Phase::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_unix_ms)),
@@ -51,8 +59,13 @@ pub fn state_name(state: &State) -> &'static str {
 }
 
 /// The health's name in the API; `none`: it isn't checked.
-pub fn health_name(_container: &Container) -> &'static str {
-    "none"
+pub fn health_name(container: &Container) -> &'static str {
+    health_status(container).map_or("none", Status::name)
+}
+
+/// How it is; `None`: that isn't checked.
+pub fn health_status(container: &Container) -> Option<Status> {
+    container.live().health.as_ref().map(|health| health.status)
 }
 
 /// What is mounted where.
@@ -109,6 +122,6 @@ mod tests {
     #[test]
     fn status_names_exit_code_and_age() {
         let state = State { phase: Phase::Exited, exit_code: 3, finished_unix_ms: Some(1000), ..State::default() };
-        assert_eq!(status(&state, 6000), "Exited (3) 5 seconds ago");
+        assert_eq!(status(&state, None, 6000), "Exited (3) 5 seconds ago");
     }
 }

@@ -27,7 +27,7 @@ use crate::files;
 use crate::inside::root::Root;
 use crate::output::Stream;
 use crate::plan::spec::{self, IDS, Surroundings};
-use crate::plan::users;
+use crate::plan::{devices, users};
 use crate::restart::{self, Ended, Next, Policy};
 use crate::schedule::Job;
 use crate::terminal;
@@ -207,6 +207,7 @@ impl Engine {
         created.start()?;
         ::log::info!("container {id} ({}) runs as process {pid}", config.name);
         self.tell_of(container, "start", &[]);
+        self.watch_health(container, None);
         Ok(())
     }
 
@@ -231,9 +232,15 @@ impl Engine {
         Ok(())
     }
 
-    /// The OCI configuration of a container.
+    /// The OCI configuration of a container, with the devices that it is given as they are now.
     pub(crate) fn spec(&self, config: &Config, around: &Surroundings<'_>) -> Result<keel_oci::spec::Spec, Error> {
-        spec::spec(config, around)
+        let mut spec = spec::spec(config, around)?;
+        let found = config.body.host_config.as_ref().map(devices::find).transpose()?.unwrap_or_default();
+        for (node, rule) in found {
+            spec.linux.devices.push(node);
+            spec.linux.resources.get_or_insert_default().devices.push(rule);
+        }
+        Ok(spec)
     }
 
     /// Undoes whatever a start had done; goes on after a failure.

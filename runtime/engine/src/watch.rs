@@ -76,8 +76,9 @@ impl Engine {
         }
     }
 
-    fn run_job(&self, job: &Job) {
+    fn run_job(self: &Arc<Self>, job: &Job) {
         match job {
+            Job::Check(id, run) => self.check_health(id, *run),
             Job::Start(id) => self.start_by_policy(id),
             Job::Remove(id) => {
                 if let Some(container) = self.get(id)

@@ -88,7 +88,7 @@ fn busybox(folder: &Path) -> PathBuf {
     let root = folder.join("root");
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("copy /bin/busybox: is busybox-static installed?");
-    for name in ["sh", "cat", "seq", "sleep", "id", "tty", "test", "touch"] {
+    for name in ["sh", "cat", "seq", "sleep", "id", "tty", "test", "touch", "rm"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
     let archive = folder.join("root.tar");

@@ -6,11 +6,13 @@
 //! - [`process`]: words, environment, capabilities, limits of the process
 //! - [`users`]: users and groups from the image's own `/etc/passwd` and `/etc/group`
 //! - [`mounts`]: binds, volumes, tmpfs
+//! - [`devices`]: devices of the host
 //! - [`networks`], [`ports`]: networks, published ports
 //! - [`resources`]: cgroup limits
 //! - [`security`]: namespaces, privileges, filters
 //! - [`spec`]: all of it as one OCI configuration
 
+pub mod devices;
 pub mod merge;
 pub mod mounts;
 pub mod networks;

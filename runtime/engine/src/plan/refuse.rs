@@ -1,26 +1,21 @@
 //! Options that aren't done yet. Clients send most of them with values that mean "not asked for".
 
-use bollard_stubs::models::{ContainerCreateBody, HealthConfig, HostConfig};
+use bollard_stubs::models::{ContainerCreateBody, HostConfig};
 
 use super::bad;
 use crate::error::Error;
 
 /// Refuses the first option that can't be honoured.
 pub fn check(body: &ContainerCreateBody) -> Result<(), Error> {
-    if wants_health_check(body.healthcheck.as_ref()) {
-        return bad("health checks aren't supported yet: leave them out, or use --no-healthcheck");
-    }
     body.host_config.as_ref().map_or(Ok(()), check_host_config)
 }
 
-/// Whether a health check is asked for: `NONE` and an empty test aren't.
-pub fn wants_health_check(check: Option<&HealthConfig>) -> bool {
-    let test = check.and_then(|check| check.test.as_ref()).and_then(|test| test.first());
-    test.is_some_and(|first| first != "NONE")
-}
-
 fn check_host_config(host: &HostConfig) -> Result<(), Error> {
-    let refused: [(&str, bool); 32] = [
+    if some(host.device_requests.as_ref()) {
+        return bad("could not select device driver: --gpus needs a driver in the host's kernel, and Keel has none");
+    }
+    super::devices::check(host)?;
+    let refused: [(&str, bool); 29] = [
         ("--cgroup-parent", filled(host.cgroup_parent.as_ref())),
         ("--blkio-weight-device", some(host.blkio_weight_device.as_ref())),
         ("--device-read-bps", some(host.blkio_device_read_bps.as_ref())),
@@ -29,9 +24,6 @@ fn check_host_config(host: &HostConfig) -> Result<(), Error> {
         ("--device-write-iops", some(host.blkio_device_write_iops.as_ref())),
         ("--cpu-rt-period", set(host.cpu_realtime_period)),
         ("--cpu-rt-runtime", set(host.cpu_realtime_runtime)),
-        ("--device", some(host.devices.as_ref())),
-        ("--device-cgroup-rule", some(host.device_cgroup_rules.as_ref())),
-        ("--gpus", some(host.device_requests.as_ref())),
         ("--memory-swappiness", host.memory_swappiness.is_some_and(|value| value > 0)),
         ("--oom-kill-disable", host.oom_kill_disable == Some(true)),
         ("--init", host.init == Some(true)),
@@ -104,7 +96,6 @@ mod tests {
             (r#"{"HostConfig":{"Init":true}}"#, "--init"),
             (r#"{"HostConfig":{"PidMode":"container:x"}}"#, "--pid"),
             (r#"{"HostConfig":{"LogConfig":{"Type":"syslog"}}}"#, "--log-driver"),
-            (r#"{"Healthcheck":{"Test":["CMD","true"]}}"#, "health"),
         ] {
             let error = check(&serde_json::from_str(body).unwrap()).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");

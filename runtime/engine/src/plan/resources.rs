@@ -3,7 +3,7 @@
 use bollard_stubs::models::HostConfig;
 use keel_oci::spec::{BlockIo, Cpu, DeviceRule, Memory, Pids, Resources};
 
-use super::bad;
+use super::{bad, devices};
 use crate::error::Error;
 
 /// Least memory of a container, bytes, as Docker's daemon asks for.
@@ -14,7 +14,7 @@ pub fn resources(host: &HostConfig) -> Result<Resources, Error> {
     let privileged = host.privileged == Some(true);
     let all = DeviceRule { allow: true, access: Some("rwm".into()), ..Default::default() };
     Ok(Resources {
-        devices: if privileged { vec![all] } else { Vec::new() },
+        devices: if privileged { vec![all] } else { devices::rules(host)? },
         memory: memory(host)?,
         cpu: cpu(host)?,
         pids: host.pids_limit.filter(|limit| *limit > 0).map(|limit| Pids { limit }),
