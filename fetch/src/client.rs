@@ -165,6 +165,10 @@ impl Client {
             let value = range::header(range)
                 .ok_or(Error::Url { url: shown.clone(), reason: "the range asked for holds no byte" })?;
             head = head.header(header::RANGE, value);
+        } else if !request.ranges.is_empty() {
+            let value = range::header_of_all(request.ranges)
+                .ok_or(Error::Url { url: shown.clone(), reason: "a range asked for holds no byte" })?;
+            head = head.header(header::RANGE, value);
         }
         let proxy = self.proxies.of(target);
         let sent = match body {
@@ -205,7 +209,7 @@ impl Client {
 
 /// Holds the head of the final response against what was asked for.
 fn finish(request: &Request, method: Method, response: Response) -> Result<Response, Error> {
-    if response.status == 206 {
+    if response.status == 206 && request.ranges.is_empty() {
         let bad = |reason: String| Error::Protocol { url: response.url.clone(), reason };
         let asked = request.range.as_ref().ok_or_else(|| bad("206 although no range was asked for".into()))?;
         let told = response.header(header::CONTENT_RANGE.as_str()).unwrap_or_default();

@@ -5,6 +5,7 @@
 //! - [`connect`]: the chain that makes a connection, with errors that say which step failed
 //! - [`error`]: what can go wrong; every message names the address
 //! - [`message`]: requests and responses
+//! - [`multipart`]: several ranges in one answer
 //! - [`proxy`]: which requests go through a proxy
 //! - [`range`]: `Range` and `Content-Range`
 //! - [`resolve`]: names to addresses over DNS, without the C library
@@ -17,6 +18,7 @@ pub mod client;
 mod connect;
 pub mod error;
 pub mod message;
+pub mod multipart;
 pub mod proxy;
 pub mod range;
 pub mod resolve;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use ureq::http::HeaderMap;
 
 use crate::error::Error;
+use crate::multipart::{self, Multipart};
+use crate::range;
 
 /// Bytes of a response's body that [`Response::success`] puts into an error.
 pub const MAX_EXCERPT_BYTES: u64 = 512;
@@ -37,6 +39,8 @@ pub struct Request<'a> {
     /// Bytes asked for; the end is exclusive. The answer is checked: a 206 for another range is an
     /// error, a 200 (the whole) is returned as it is.
     pub range: Option<Range<u64>>,
+    /// Several ranges asked for at once, in the place of `range`; see [`Response::ranges`] for what may come back.
+    pub ranges: &'a [Range<u64>],
     /// Most bytes of the response's body, [`Error::TooLong`] beyond.
     pub max_bytes: u64,
     /// Body to send, for `POST`, `PUT` and `PATCH`.
@@ -46,7 +50,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A request without headers, range or body.
     pub fn new(url: &'a str, max_bytes: u64) -> Self {
-        Self { url, headers: &[], range: None, max_bytes, body: &[] }
+        Self { url, headers: &[], range: None, ranges: &[], max_bytes, body: &[] }
     }
 
     /// The same request with these headers.
@@ -103,6 +107,23 @@ impl Response {
             .trim()
             .to_owned();
         Err(Error::Status { url: self.body.url.clone(), status: self.status, body, retry_after })
+    }
+
+    /// The bytes of all ranges asked for, one after the other, if the server sent just these (RFC 9110, section 15.3.7):
+    /// one range as it is, several as `multipart/byteranges` in the order asked for. `None`: it sent something else.
+    pub fn ranges(self, asked: &[Range<u64>]) -> Option<Box<dyn Read>> {
+        if self.status != 206 {
+            return None;
+        }
+        let content_type = self.header("content-type").unwrap_or_default();
+        match multipart::boundary(content_type) {
+            Some(boundary) => Some(Box::new(Multipart::new(self.body, &boundary, asked))),
+            None => {
+                let told = self.header("content-range").unwrap_or_default();
+                let [one] = asked else { return None };
+                range::check(one, told, self.length).is_ok().then(|| Box::new(self.body) as Box<dyn Read>)
+            }
+        }
     }
 
     /// The whole body, in memory.

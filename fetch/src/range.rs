@@ -7,6 +7,12 @@ pub fn header(range: &Range<u64>) -> Option<String> {
     (range.start < range.end).then(|| format!("bytes={}-{}", range.start, range.end - 1))
 }
 
+/// Value of the `Range` header for several ranges; `None` if there is none, or one is empty.
+pub fn header_of_all(ranges: &[Range<u64>]) -> Option<String> {
+    let each: Option<Vec<String>> = ranges.iter().map(|range| Some(header(range)?.split_off("bytes=".len()))).collect();
+    each.filter(|each| !each.is_empty()).map(|each| format!("bytes={}", each.join(",")))
+}
+
 /// Whether a `Content-Range` is the range asked for. The server may end it early only where the whole ends.
 pub fn check(asked: &Range<u64>, told: &str, length: Option<u64>) -> Result<(), String> {
     let (got, total) = parse(told).ok_or_else(|| format!("206 with the unusable Content-Range {told:?}"))?;
@@ -57,5 +63,7 @@ mod tests {
     fn empty_ranges_cannot_be_asked_for() {
         assert_eq!(header(&(5..5)), None);
         assert_eq!(header(&(5..6)).as_deref(), Some("bytes=5-5"));
+        assert_eq!(header_of_all(&[5..6, 9..20]).as_deref(), Some("bytes=5-5,9-19"));
+        assert_eq!(header_of_all(&[5..6, 9..9]), None);
     }
 }

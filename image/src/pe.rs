@@ -32,6 +32,9 @@ pub enum PeError {
 pub type Section<'a> = (&'a str, &'a [u8]);
 
 /// The stub with these sections added. Its symbol table is dropped, and it must not be signed yet.
+///
+/// A section of a page or more starts at a multiple of 4 KiB in the file, so that its blocks are the same blocks in
+/// every image that has it, which is what deltas need. There are no gaps: the section before is padded.
 pub fn add_sections(stub: &[u8], sections: &[Section]) -> Result<Vec<u8>, PeError> {
     let layout = Layout::read(stub)?;
     let room = layout.headers_end.saturating_sub(layout.section_headers_end) / SECTION_HEADER_BYTES;
@@ -41,14 +44,16 @@ pub fn add_sections(stub: &[u8], sections: &[Section]) -> Result<Vec<u8>, PeErro
     let mut image = stub[..layout.raw_end.min(stub.len())].to_vec();
     let mut header_at = layout.section_headers_end;
     let mut address = layout.virtual_end;
-    for (name, content) in sections {
+    for (number, (name, content)) in sections.iter().enumerate() {
         let too_large = |_| PeError::TooLarge;
         let size = u32::try_from(content.len()).map_err(too_large)?;
         address = address.checked_next_multiple_of(PAGE).ok_or(PeError::TooLarge)?;
         image.resize(image.len().next_multiple_of(layout.file_alignment), 0);
         let raw_at = u32::try_from(image.len()).map_err(too_large)?;
         image.extend_from_slice(content);
-        image.resize(image.len().next_multiple_of(layout.file_alignment), 0);
+        let large = sections.get(number + 1).is_some_and(|(_, next)| next.len() >= PAGE as usize);
+        let alignment = if large { PAGE as usize } else { layout.file_alignment };
+        image.resize(image.len().next_multiple_of(alignment), 0);
         let raw_size = u32::try_from(image.len()).map_err(too_large)? - raw_at;
         let header = &mut image[header_at..header_at + SECTION_HEADER_BYTES];
         header.fill(0);

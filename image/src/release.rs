@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use keel_spec::blocks::BlockList;
 use keel_spec::cmdline::BootParameters;
 use keel_spec::disk::Sizes;
 use keel_spec::release::{Release, ReleaseFile, Version};
@@ -138,6 +139,8 @@ pub fn make(order: &Order, out: &Path) -> Result<Release, ReleaseError> {
         initrd: &initrd,
     };
     uki::make(&parts, &order.key, &file(ReleaseFile::Uki))?;
+    let list = BlockList::of(&files::read(&file(ReleaseFile::Uki))?, &files::sha256).to_bytes();
+    files::write(&file(ReleaseFile::UkiBlocks), &list, 0o644)?;
 
     steps.begin("release description");
     let release = Release {
@@ -148,6 +151,7 @@ pub fn make(order: &Order, out: &Path) -> Result<Release, ReleaseError> {
         root_blocks,
         tree_bytes: size(&file(ReleaseFile::Tree))?,
         uki_bytes: size(&file(ReleaseFile::Uki))?,
+        uki_blocks_bytes: Some(list.len() as u64),
         follows_at_least: order.follows_at_least.clone(),
     };
     let description = file(ReleaseFile::Description);

@@ -207,15 +207,16 @@ pub fn make_erofs(tree: &Path, image: &Path, built_unix_s: u64) -> Result<(), Ro
 const INITRD_LEVEL: i32 = 19;
 
 /// The initrd: init, the modules it needs to reach the root, and mount points. The whole of it is packed at once, with
-/// what the kernel unpacks fastest (kernel: `Documentation/admin-guide/initrd.rst`, `CONFIG_RD_ZSTD`).
+/// what the kernel unpacks fastest (kernel: `Documentation/admin-guide/initrd.rst`, `CONFIG_RD_ZSTD`). What
+/// changes most comes last, so that the beginning is the same blocks in the next release, which is what deltas need.
 pub fn make_initrd(init: &Path, modules: &Path, kernel_release: &str) -> Result<Vec<u8>, RootError> {
     let mut archive = cpio::Archive::default();
     for path in ["dev", "proc", "sys", "run", "sysroot", "usr", "usr/lib", "usr/lib/modules"] {
         archive.folder(path);
     }
     archive.console();
-    archive.file("init", 0o755, &files::read(init)?);
     add_folder(&mut archive, modules, &format!("usr/lib/modules/{kernel_release}"), 0)?;
+    archive.file("init", 0o755, &files::read(init)?);
     zstd::bulk::compress(&archive.finish(), INITRD_LEVEL).map_err(RootError::Initrd)
 }
 

@@ -70,8 +70,15 @@ pub struct Update {
     pub url: Option<String>,
     /// How often a release may try to prove itself, 1 to 9, 3 by default.
     pub tries: u32,
-    /// Further certificate authorities for `url`, PEM.
+    /// Further certificate authorities for `url` and `mirrors`, PEM.
     pub ca_pem: Option<String>,
+    /// Base addresses of mirrors, asked for files before `url` in this order; a peer in the same network, for example.
+    /// Metadata come from `url` alone.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// Most KiB per second that an update fetches; 0, the default: no limit.
+    #[serde(default)]
+    pub max_kib_per_s: u32,
 }
 
 /// What must be true for a release to be good.
@@ -128,7 +135,7 @@ pub struct Mirror {
     pub url: String,
 }
 
-/// Proxies on the way to registries.
+/// Proxies on the way to registries and update repositories.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proxy {
     /// Proxy for `http://` addresses: `http://[user:password@]host:port`.
@@ -153,7 +160,7 @@ impl Default for Settings {
                 issuer_cert_pem: None,
                 issuer_key_pem: None,
             },
-            update: Update { url: None, tries: 3, ca_pem: None },
+            update: Update { url: None, tries: 3, ca_pem: None, mirrors: Vec::new(), max_kib_per_s: 0 },
             health: Health { within_s: 120, settle_s: 5, checks: Vec::new() },
             registry: Registry::default(),
             proxy: Proxy::default(),

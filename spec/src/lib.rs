@@ -1,6 +1,7 @@
 //! What all parts of Keel agree on, as types. No I/O happens here.
 //!
 //! - [`api`]: JSON bodies of the host's own HTTP API, `/keel/v1/`
+//! - [`blocks`]: digests of a file's blocks, for deltas
 //! - [`bus`]: D-Bus interfaces of the host programs (feature `bus`)
 //! - [`cmdline`]: the kernel command line that a UKI carries
 //! - [`config`]: the machine config, `keel.toml`
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod blocks;
 #[cfg(feature = "bus")]
 pub mod bus;
 pub mod cmdline;

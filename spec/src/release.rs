@@ -68,9 +68,33 @@ pub struct Release {
     pub tree_bytes: u64,
     /// Bytes of the UKI.
     pub uki_bytes: u64,
+    /// Bytes of the UKI's block list; a release without one has its UKI fetched whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uki_blocks_bytes: Option<u64>,
     /// Only a release of at least this version may be updated from directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows_at_least: Option<Version>,
+}
+
+impl Release {
+    /// The files that it has, the description last.
+    pub fn files(&self) -> Vec<ReleaseFile> {
+        let blocks = self.uki_blocks_bytes.map(|_| ReleaseFile::UkiBlocks);
+        let mut files = vec![ReleaseFile::Root, ReleaseFile::Tree, ReleaseFile::Uki];
+        files.extend(blocks.into_iter().chain([ReleaseFile::Description]));
+        files
+    }
+
+    /// Bytes that a file of it must have; `None` for the description itself, and for a file that it hasn't.
+    pub fn file_bytes(&self, file: ReleaseFile) -> Option<u64> {
+        match file {
+            ReleaseFile::Description => None,
+            ReleaseFile::Root => Some(self.root_blocks.saturating_mul(crate::verity::BLOCK_BYTES as u64)),
+            ReleaseFile::Tree => Some(self.tree_bytes),
+            ReleaseFile::Uki => Some(self.uki_bytes),
+            ReleaseFile::UkiBlocks => self.uki_blocks_bytes,
+        }
+    }
 }
 
 /// The files of a release; each is a target of the update repository.
@@ -84,6 +108,8 @@ pub enum ReleaseFile {
     Tree,
     /// The unified kernel image.
     Uki,
+    /// Digests of the UKI's blocks, a [`crate::blocks::BlockList`].
+    UkiBlocks,
 }
 
 impl ReleaseFile {
@@ -94,6 +120,7 @@ impl ReleaseFile {
             Self::Root => "root",
             Self::Tree => "verity",
             Self::Uki => "efi",
+            Self::UkiBlocks => "blocks",
         };
         format!("keel-{profile}-{version}.{suffix}")
     }

@@ -142,6 +142,7 @@ mod tests {
             root_blocks: 1,
             tree_bytes: 0,
             uki_bytes: 0,
+            uki_blocks_bytes: None,
             follows_at_least: follows.map(version),
         }
     }

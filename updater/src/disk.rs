@@ -5,8 +5,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use keel_spec::disk::Slot;
 use keel_spec::gpt::{BACKUP_SECTORS, Damage, Guid, PRIMARY_SECTORS, SECTOR_BYTES, Table};
@@ -15,9 +17,12 @@ use crate::failure::{Failure, Result};
 
 /// Most block devices that are looked at.
 const MAX_DISKS: usize = 256;
+/// How long a partition that is in use is waited for: 5 s.
+const BUSY_TRIES: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A disk, or a file that stands for one.
-pub trait Device: Send {
+pub trait Device: Send + Sync {
     /// Its size in bytes.
     fn size_bytes(&self) -> io::Result<u64>;
     /// Fills `buffer` from an offset.
@@ -37,6 +42,22 @@ impl FileDevice {
     /// Opens a block device or file for reading and writing.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    /// Opens a partition that nobody else may use meanwhile (open(2), `O_EXCL` on block devices). Another program that
+    /// has it mounted for a moment is waited for.
+    pub fn open_alone(path: &Path) -> io::Result<Self> {
+        let mut tries = 0;
+        loop {
+            let exclusive = rustix::fs::OFlags::EXCL.bits() as i32;
+            match OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(path) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && tries < BUSY_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                opened => return Ok(Self(opened?)),
+            }
+        }
     }
 }
 
@@ -63,6 +84,51 @@ impl Device for FileDevice {
     }
 }
 
+/// A disk of which parts can't be written, whatever is asked: the slot that is running.
+pub struct Fenced<'a> {
+    disk: &'a dyn Device,
+    /// Bytes that nothing may be written to.
+    kept: Vec<Range<u64>>,
+}
+
+impl<'a> Fenced<'a> {
+    /// Fences a slot.
+    pub fn new(disk: &'a dyn Device, table: &Table, slot: Slot) -> Self {
+        let entries = [slot.root_label(), slot.verity_label()].into_iter().filter_map(|label| table.by_name(label));
+        Self {
+            disk,
+            kept: entries.map(|entry| entry.offset_bytes()..entry.offset_bytes() + entry.size_bytes()).collect(),
+        }
+    }
+}
+
+impl Device for Fenced<'_> {
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.disk.size_bytes()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let end = offset.saturating_add(bytes.len() as u64);
+        if self.kept.iter().any(|kept| offset < kept.end && kept.start < end) {
+            let message = format!("refused to write at byte {offset}: the running release is there");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        self.disk.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+
+    fn forget_cache(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.disk.forget_cache(offset, length)
+    }
+}
+
 /// Reads the partition table from whichever copy is whole.
 pub fn read_table(disk: &dyn Device) -> Result<(Table, Damage)> {
     let size = disk.size_bytes().map_err(Failure::io("tell the size of the disk"))?;
@@ -86,15 +152,24 @@ fn write_backup(disk: &dyn Device, table: &Table) -> io::Result<()> {
 }
 
 /// Gives the partitions of a slot their GUIDs in both copies of the table. One whole copy is on the disk at any time:
-/// a damaged one is mended first, with the table as it was.
+/// a damaged one is mended first, with the table as it was. The backup belongs at the disk's end even where the disk has
+/// grown: nobody looks for it elsewhere.
 pub fn set_guids(disk: &dyn Device, slot: Slot, root: Guid, verity: Guid) -> Result<()> {
     let (mut table, damage) = read_table(disk)?;
+    let sectors = disk.size_bytes().map_err(Failure::io("tell the size of the disk"))? / SECTOR_BYTES as u64;
+    if table.sectors != sectors {
+        table.resize_disk(sectors).map_err(Failure::io("fit the partition table to the disk"))?;
+    }
     let mended = match damage {
         Damage::None => Ok(()),
         Damage::Primary(_) => write_primary(disk, &table),
         Damage::Backup(_) | Damage::Differ => write_backup(disk, &table),
     };
     mended.map_err(Failure::io("mend the partition table"))?;
+    let has = |label, guid| table.by_name(label).is_some_and(|entry| entry.unique == guid);
+    if has(slot.root_label(), root) && has(slot.verity_label(), verity) && damage == Damage::None {
+        return Ok(());
+    }
     for (label, guid) in [(slot.root_label(), root), (slot.verity_label(), verity)] {
         table.set_unique(label, guid).map_err(Failure::io("change the partition table"))?;
     }
@@ -123,4 +198,69 @@ pub fn find(holds: impl Fn(&Table) -> bool) -> Result<PathBuf> {
         keel_spec::api::ErrorCode::Internal,
         "find the disk that the running release is on: no disk's partition table has its root hash",
     ))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// A disk in memory.
+    pub(crate) struct MemoryDevice(Mutex<Vec<u8>>);
+
+    impl MemoryDevice {
+        pub(crate) fn new(bytes: usize) -> Self {
+            Self(Mutex::new(vec![0; bytes]))
+        }
+
+        pub(crate) fn bytes(&self) -> Vec<u8> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    impl Device for MemoryDevice {
+        fn size_bytes(&self) -> io::Result<u64> {
+            Ok(self.0.lock().unwrap().len() as u64)
+        }
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            let bytes = self.0.lock().unwrap();
+            let from = bytes.get(offset as usize..offset as usize + buffer.len());
+            buffer.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+        fn write_at(&self, given: &[u8], offset: u64) -> io::Result<()> {
+            let mut bytes = self.0.lock().unwrap();
+            let to = bytes.get_mut(offset as usize..offset as usize + given.len());
+            to.ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(given);
+            Ok(())
+        }
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn forget_cache(&self, _: u64, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_running_slot_cannot_be_written_and_all_else_can() {
+        use keel_spec::disk::{Identity, Sizes, new_table};
+        let identity = Identity { disk: Guid::from_u128(1), esp: Guid::from_u128(2), state: Guid::from_u128(3) };
+        let small = Sizes { esp_bytes: 4096, root_bytes: 4096, verity_bytes: 4096, state_bytes: 4096 };
+        let table = new_table(&identity, &small, &keel_spec::verity::RootHash::new([7; 32]));
+        let disk = MemoryDevice::new(table.sectors as usize * SECTOR_BYTES);
+        let fenced = Fenced::new(&disk, &table, Slot::A);
+        let at = |label: &str| table.by_name(label).unwrap().offset_bytes();
+        for label in ["root-a", "verity-a"] {
+            for (offset, length) in
+                [(at(label), 1), (at(label) - 1, 2), (at(label) - 1, 2 << 20), (at(label) + 4095, 9)]
+            {
+                assert!(fenced.write_at(&vec![1; length], offset).is_err(), "{label} {offset}");
+            }
+        }
+        assert!(disk.bytes().iter().all(|byte| *byte == 0));
+        for label in ["root-b", "verity-b", "esp"] {
+            fenced.write_at(&[1], at(label)).unwrap();
+        }
+    }
 }

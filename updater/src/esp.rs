@@ -1,16 +1,17 @@
 //! UKIs on the EFI system partition.
 //!
-//! The partition is mounted only while it is needed, in this process's own mount namespace, so that nothing else on
-//! the host can see or change what boots next.
+//! The partition isn't mounted: the kernel's vfat keeps no order between its writes, so what boots next would depend
+//! on which of them a power cut let through. [`crate::fat`] writes it instead, through the device of the partition.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use keel_spec::cmdline::BootParameters;
 use keel_spec::release::UkiName;
 use keel_spec::verity::RootHash;
 
+use crate::area::Area;
+use crate::disk::Device;
+use crate::fat::{FatError, Volume};
 use crate::uki;
 
 /// Most files of the folder that are looked at.
@@ -30,92 +31,107 @@ pub struct Uki {
 }
 
 /// The folder of UKIs. Names are plain file names.
-pub trait Esp {
+pub struct Esp<'a>(Volume<'a>);
+
+impl<'a> Esp<'a> {
+    /// On a stretch of a device: offset and length in bytes.
+    pub fn open(device: &'a dyn Device, offset: u64, length: u64) -> Result<Self, FatError> {
+        Ok(Self(Volume::open(Area::new(device, offset, length), UkiName::FOLDER)?))
+    }
+
     /// Names of all files.
-    fn names(&self) -> io::Result<Vec<String>>;
-    /// Size of a file in bytes.
-    fn size_bytes(&self, name: &str) -> io::Result<u64>;
-    /// Opens a file, to be read from the medium if it was written before.
-    fn open(&self, name: &str) -> io::Result<File>;
+    pub fn names(&self) -> Result<Vec<String>, FatError> {
+        Ok(self.0.files()?.into_iter().take(MAX_FILES).map(|file| file.name).collect())
+    }
+
+    /// Our UKIs, in no particular order.
+    pub fn ukis(&self) -> Result<Vec<Uki>, FatError> {
+        let mut found = Vec::new();
+        for file in self.0.files()?.into_iter().take(MAX_FILES) {
+            let Ok(name) = file.name.parse::<UkiName>() else { continue };
+            // One that can't be read is no reason not to see the others.
+            let cmdline = self.0.file(&file.name).and_then(|area| Ok(uki::cmdline(&mut Reader::new(area))?));
+            let root_hash = cmdline.ok().flatten().and_then(|line| BootParameters::parse(&line).ok());
+            let root_hash = root_hash.map(|parameters| parameters.root_hash);
+            found.push(Uki { name, size_bytes: file.length, root_hash });
+        }
+        Ok(found)
+    }
+
+    /// The content of a file.
+    pub fn file(&self, name: &str) -> Result<Area<'a>, FatError> {
+        self.0.file(name)
+    }
+
     /// Bytes that can still be written.
-    fn free_bytes(&self) -> io::Result<u64>;
-    /// Makes an empty file, in place of one of that name.
-    fn create(&self, name: &str) -> io::Result<Box<dyn Write>>;
-    /// Gives a file another name, in place of one of that name.
-    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a file.
-    fn remove(&self, name: &str) -> io::Result<()>;
-    /// Returns when everything written, renamed and removed is on the medium.
-    fn sync(&self) -> io::Result<()>;
-}
-
-/// Our UKIs on a partition, in no particular order.
-pub fn ukis(esp: &dyn Esp) -> io::Result<Vec<Uki>> {
-    let mut found = Vec::new();
-    for text in esp.names()? {
-        let Ok(name) = text.parse::<UkiName>() else { continue };
-        let size_bytes = esp.size_bytes(&text)?;
-        let cmdline = uki::cmdline(&mut esp.open(&text)?)?;
-        let root_hash =
-            cmdline.and_then(|line| BootParameters::parse(&line).ok()).map(|parameters| parameters.root_hash);
-        found.push(Uki { name, size_bytes, root_hash });
+    pub fn free_bytes(&self) -> u64 {
+        self.0.free_bytes()
     }
-    Ok(found)
-}
 
-/// A folder of UKIs on a mounted file system.
-pub struct Folder {
-    path: PathBuf,
-}
+    /// Makes a file of this length, or finds the one that is there already. Its content is whatever it was.
+    pub fn create(&mut self, name: &str, length: u64) -> Result<Area<'a>, FatError> {
+        match self.0.file(name) {
+            Ok(area) if area.length() == length => return Ok(area),
+            Ok(_) => self.0.remove(name)?,
+            Err(FatError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.0.create(name, length)
+    }
 
-impl Folder {
-    /// The folder of UKIs under a mount point; made if it isn't there.
-    pub fn open(mount_point: &Path) -> io::Result<Self> {
-        let path = mount_point.join(UkiName::FOLDER);
-        fs::create_dir_all(&path)?;
-        Ok(Self { path })
+    /// Gives a file another name, in place of one of that name. Durable when it returns.
+    pub fn rename(&mut self, from: &str, to: &str) -> Result<(), FatError> {
+        if from != to && self.names()?.iter().any(|name| name.eq_ignore_ascii_case(to)) {
+            self.0.remove(to)?;
+        }
+        if from == to {
+            return self.0.sync();
+        }
+        self.0.rename(from, to)
+    }
+
+    /// Removes a file. Durable when it returns.
+    pub fn remove(&mut self, name: &str) -> Result<(), FatError> {
+        self.0.remove(name)
+    }
+
+    /// Frees what power cuts left behind; says how many clusters that were.
+    pub fn reclaim(&mut self) -> Result<usize, FatError> {
+        self.0.reclaim()
     }
 }
 
-impl Esp for Folder {
-    fn names(&self) -> io::Result<Vec<String>> {
-        let entries = fs::read_dir(&self.path)?.take(MAX_FILES);
-        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-    }
+/// Reads an area from its start.
+pub struct Reader<'a> {
+    area: Area<'a>,
+    at: u64,
+}
 
-    fn size_bytes(&self, name: &str) -> io::Result<u64> {
-        Ok(fs::metadata(self.path.join(name))?.len())
+impl<'a> Reader<'a> {
+    /// From the start.
+    pub fn new(area: Area<'a>) -> Self {
+        Self { area, at: 0 }
     }
+}
 
-    fn open(&self, name: &str) -> io::Result<File> {
-        let file = File::open(self.path.join(name))?;
-        // Only clean pages go: whoever wrote them synced them before.
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-        Ok(file)
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = (self.area.length().saturating_sub(self.at)).min(buffer.len() as u64) as usize;
+        self.area.read_at(&mut buffer[..count], self.at)?;
+        self.at += count as u64;
+        Ok(count)
     }
+}
 
-    fn free_bytes(&self) -> io::Result<u64> {
-        let stat = rustix::fs::statvfs(&self.path)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
-    fn create(&self, name: &str) -> io::Result<Box<dyn Write>> {
-        let path = self.path.join(name);
-        Ok(Box::new(OpenOptions::new().write(true).create(true).truncate(true).open(path)?))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path.join(from), self.path.join(to))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path.join(name))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let folder = File::open(&self.path)?;
-        folder.sync_all()?;
-        rustix::fs::syncfs(&folder).map_err(Into::into)
+impl Seek for Reader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.area.length().checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
     }
 }
 

@@ -71,6 +71,25 @@ impl Host {
     }
 }
 
+/// Batteries and mains, as the kernel shows them (`Documentation/ABI/testing/sysfs-class-power`).
+pub const POWER_SUPPLIES: &str = "/sys/class/power_supply";
+/// Most power supplies that are looked at.
+const MAX_SUPPLIES: usize = 32;
+
+/// Percent left in the fullest battery, if this machine runs on batteries now; a machine on mains has none to mind.
+pub fn battery_percent(folder: &Path) -> Option<u8> {
+    let supplies: Vec<PathBuf> = fs::read_dir(folder).ok()?.flatten().take(MAX_SUPPLIES).map(|it| it.path()).collect();
+    let value = |supply: &Path, name: &str| Some(fs::read_to_string(supply.join(name)).ok()?.trim().to_owned());
+    let is = |supply: &Path, name: &str, wanted: &str| value(supply, name).as_deref() == Some(wanted);
+    if supplies.iter().any(|supply| !is(supply, "type", "Battery") && is(supply, "online", "1")) {
+        return None;
+    }
+    // Batteries of mice and keyboards have the scope "Device".
+    let ours = supplies.iter().filter(|supply| is(supply, "type", "Battery") && !is(supply, "scope", "Device"));
+    let discharging = ours.filter(|supply| is(supply, "status", "Discharging"));
+    discharging.filter_map(|supply| value(supply, "capacity")?.parse().ok()).max()
+}
+
 /// Now, seconds since the Unix epoch, by this host's clock.
 pub fn now_unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -85,6 +104,28 @@ pub fn since_boot_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_machines_own_battery_without_mains_counts() {
+        let folder = std::env::temp_dir().join(format!("keel-updater-power-{}", std::process::id()));
+        let put = |supply: &str, name: &str, value: &str| {
+            fs::create_dir_all(folder.join(supply)).unwrap();
+            fs::write(folder.join(supply).join(name), format!("{value}\n")).unwrap();
+        };
+        assert_eq!(battery_percent(&folder), None);
+        for (name, value) in [("type", "Battery"), ("status", "Discharging"), ("capacity", "7"), ("scope", "Device")] {
+            put("mouse", name, value);
+        }
+        assert_eq!(battery_percent(&folder), None);
+        for (name, value) in [("type", "Battery"), ("status", "Discharging"), ("capacity", "15")] {
+            put("BAT0", name, value);
+        }
+        assert_eq!(battery_percent(&folder), Some(15));
+        put("AC", "type", "Mains");
+        put("AC", "online", "1");
+        assert_eq!(battery_percent(&folder), None);
+        fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn os_release_is_read_with_and_without_quotes() {

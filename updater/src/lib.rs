@@ -1,17 +1,20 @@
 //! The updater: checks, downloads, verifies, writes, commits and rolls back whole-OS releases.
 //!
-//! - [`blocks`]: blocks of a root image against its hash tree
+//! - [`area`]: a stretch of a device, perhaps in several pieces, as one run of bytes
+//! - [`blocks`]: blocks of a file that is being written, against their digests
 //! - [`choose`]: which release to install
-//! - [`delta`]: what a new release has in common with the running one
+//! - [`delta`]: what a new file has in common with those on the disk
 //! - [`disk`]: the disk with the slots, and its partition table
 //! - [`esp`]: UKIs on the EFI system partition
 //! - [`failure`]: why the updater refused or failed
 //! - [`fallback`]: after a boot: did the new release come up, and if not, why
+//! - [`fat`]: a FAT32 volume, written so that power may fail at any moment
 //! - [`gate`]: when a release on trial has proved itself
 //! - [`host`]: this host as the updater sees it
 //! - [`install`]: carries out an install, in the order that makes power cuts harmless
-//! - [`mount`]: the EFI system partition, mounted for a moment
+//! - [`mirrors`]: several places that have a repository's files
 //! - [`operations`]: status, check, install and rollback
+//! - [`pace`]: a bandwidth limit
 //! - [`plan`]: what an install will do, decided before anything is written
 //! - [`probe`]: the health checks of the machine config
 //! - [`pstore`]: what the kernel left behind when it panicked
@@ -19,11 +22,13 @@
 //! - [`service`]: the D-Bus interface, one operation at a time
 //! - [`source`]: where a repository's files come from
 //! - [`state`]: what the updater remembers from boot to boot
+//! - [`transfer`]: fetches what isn't on the disk, several requests at once
 //! - [`trial`]: runs the gate against PID 1 and the health checks
 //! - [`tuf`]: a client of The Update Framework
 //! - [`uki`]: the command line inside a unified kernel image
 #![forbid(unsafe_code)]
 
+pub mod area;
 pub mod blocks;
 pub mod choose;
 pub mod delta;
@@ -31,11 +36,13 @@ pub mod disk;
 pub mod esp;
 pub mod failure;
 pub mod fallback;
+pub mod fat;
 pub mod gate;
 pub mod host;
 pub mod install;
-pub mod mount;
+pub mod mirrors;
 pub mod operations;
+pub mod pace;
 pub mod plan;
 pub mod probe;
 pub mod pstore;
@@ -43,6 +50,7 @@ pub mod rollback;
 pub mod service;
 pub mod source;
 pub mod state;
+pub mod transfer;
 pub mod trial;
 pub mod tuf;
 pub mod uki;

@@ -14,7 +14,7 @@ use keel_updater::fallback::{self, Boot, Next, Reason};
 use keel_updater::host::{self, Host};
 use keel_updater::operations::Updater;
 use keel_updater::service::{OBJECT, Service};
-use keel_updater::{mount, pstore, trial};
+use keel_updater::{pstore, trial};
 
 /// Stack of the thread that watches a trial: TLS handshakes of health checks run on it.
 const TRIAL_STACK_BYTES: usize = 512 << 10;
@@ -31,7 +31,6 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    mount::own_namespace().context("make a mount namespace")?;
     let mut pid1 = control::Client::connect().context("connect to PID 1")?;
     let system = pid1.system().context("ask PID 1 for the machine's state")?;
     std::fs::create_dir_all(paths::UPDATER_STATE).context("make the updater's folder")?;

@@ -1,28 +1,32 @@
 //! Status, check, install and rollback: what the bus offers, on this host's disk.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use keel_durable as durable;
+use keel_fetch::Proxies;
 use keel_spec::api::{ErrorCode, UpdateCheck, UpdateStatus};
 use keel_spec::config::Settings;
 use keel_spec::disk::Slot;
 use keel_spec::paths;
 use keel_spec::release::{Release, ReleaseFile, UkiName, Version};
-use keel_spec::tuf::{Role, Time};
+use keel_spec::tuf::{Role, TargetFile, Time};
 
 use crate::choose;
-use crate::disk;
-use crate::esp::{self, Esp, Uki};
+use crate::disk::{self, Device, Fenced, FileDevice};
+use crate::esp::{Esp, Uki};
 use crate::failure::{Failure, Result, chain};
 use crate::host::{self, Host};
-use crate::install::{self, Installer, Progress};
-use crate::mount;
+use crate::install::{Installer, Progress};
+use crate::mirrors::Mirrors;
+use crate::pace::Pace;
 use crate::plan::{self, Facts, Plan, Target};
 use crate::rollback;
 use crate::source::{Http, Source};
-use crate::state::{self, Pending, State};
+use crate::state::{self, Pending, State, Writing};
+use crate::transfer;
 use crate::tuf::{self, TrustedSet};
 
 /// Largest release description.
@@ -84,12 +88,16 @@ impl Updater {
         *self.repository.lock().unwrap_or_else(PoisonError::into_inner) = settings.update.url.clone();
     }
 
-    /// Mounts the EFI system partition for as long as `work` takes, and looks at the UKIs again afterwards.
-    fn with_esp<T>(&self, work: impl FnOnce(&dyn Esp) -> Result<T>) -> Result<T> {
+    /// Opens the EFI system partition for as long as `work` takes, and looks at the UKIs again afterwards.
+    fn with_esp<T>(&self, work: impl FnOnce(&mut Esp) -> Result<T>) -> Result<T> {
         let (table, _) = disk::read_table(&self.host.open_disk()?)?;
-        let mounted = mount::esp(&self.host.esp_device(&table)?)?;
-        let outcome = work(&mounted.folder);
-        match esp::ukis(&mounted.folder) {
+        let path = self.host.esp_device(&table)?;
+        let failed = || format!("open the EFI system partition {}", path.display());
+        let device = FileDevice::open_alone(&path).map_err(Failure::io(failed()))?;
+        let size = device.size_bytes().map_err(Failure::io(failed()))?;
+        let mut esp = Esp::open(&device, 0, size).map_err(Failure::io(failed()))?;
+        let outcome = work(&mut esp);
+        match esp.ukis() {
             Ok(ukis) => *self.ukis.lock().unwrap_or_else(PoisonError::into_inner) = ukis,
             Err(error) => log::error!("list the UKIs on the EFI system partition: {error}"),
         }
@@ -148,26 +156,65 @@ impl Updater {
         progress("metadata", 0, 0);
         let trusted = self.refresh(&source)?;
         let release = self.choose(&source, &trusted, version)?;
-        let disk = self.host.open_disk()?;
+        let others = self.mirrors(&settings)?;
+        let sources = others.iter().chain([&source]).map(|http| http as &dyn Source);
+        let pace = Pace::new(u64::from(settings.update.max_kib_per_s) << 10);
         let targets = trusted.targets().cloned().unwrap_or_default();
+        self.put(&release, &targets, &Mirrors::new(sources, pace), settings.update.tries, progress)?;
+        Ok(release.version)
+    }
+
+    /// Writes a release that is to be trusted.
+    fn put(
+        &self,
+        release: &Release,
+        targets: &BTreeMap<String, TargetFile>,
+        mirrors: &Mirrors,
+        tries: u32,
+        progress: Progress,
+    ) -> Result<()> {
+        let disk = self.host.open_disk()?;
         self.with_esp(|esp| {
             let (table, _) = disk::read_table(&disk)?;
             let listing = || Failure::io("look at the UKIs on the EFI system partition");
+            esp.reclaim().map_err(Failure::io("free clusters of the EFI system partition that a power cut left"))?;
+            let writing = Writing { version: release.version.clone(), root_hash: release.root_hash };
             let plan = plan::decide(&Facts {
-                release: &release,
-                targets: &targets,
+                release,
+                targets,
                 table: &table,
                 running_root: &self.host.root_hash,
                 running: &self.host.running,
                 on_trial: self.on_trial.load(Ordering::Relaxed),
-                ukis: &esp::ukis(esp).map_err(listing())?,
-                esp_free_bytes: esp.free_bytes().map_err(listing())?,
-                tries: settings.update.tries,
+                ukis: &esp.ukis().map_err(listing())?,
+                esp_free_bytes: esp.free_bytes(),
+                tries,
+                resume: self.state.read().writing.as_ref() == Some(&writing),
+                disk_bytes: disk.size_bytes().map_err(Failure::io("tell the size of the disk"))?,
+                battery_percent: host::battery_percent(Path::new(host::POWER_SUPPLIES)),
             })?;
-            Installer { source: &source, disk: &disk, esp }.run(&plan, progress)?;
-            self.installed(&plan, &release)
-        })?;
-        Ok(release.version)
+            if let Plan::Write(write) = &plan {
+                // Remembered before anything is erased, so that what is there is looked at after a power cut.
+                self.state.change(|state| state.writing = Some(writing))?;
+                let disk = Fenced::new(&disk, &table, write.slot.other());
+                Installer { mirrors, disk: &disk, esp }.run(&plan, progress)?;
+            } else {
+                Installer { mirrors, disk: &disk, esp }.run(&plan, progress)?;
+            }
+            self.installed(&plan, release)
+        })
+    }
+
+    /// The mirrors that the machine config names, in its order.
+    fn mirrors(&self, settings: &Settings) -> Result<Vec<Http>> {
+        settings.update.mirrors.iter().map(|url| self.http(settings, url)).collect()
+    }
+
+    fn http(&self, settings: &Settings, url: &str) -> Result<Http> {
+        let proxy = settings.proxy.clone();
+        let proxies = Proxies { http: proxy.http, https: proxy.https, no_proxy: proxy.no_proxy };
+        let http = Http::through(proxies, url, settings.update.ca_pem.clone());
+        http.map_err(|error| Failure::new(ErrorCode::Config, format!("update repository {url}: {}", chain(&error))))
     }
 
     /// Remembers what boots next. Power may fail before it does: then the trial of a release that nobody announced
@@ -182,6 +229,7 @@ impl Updater {
         self.state.change(|state| {
             state.demoted.retain(|version| *version != release.version);
             state.note = None;
+            state.writing = None;
             state.pending = (!proved).then_some(pending);
         })?;
         Ok(())
@@ -192,7 +240,7 @@ impl Updater {
         let tries = settings()?.update.tries;
         let (table, _) = disk::read_table(&self.host.open_disk()?)?;
         self.with_esp(|esp| {
-            let ukis = esp::ukis(esp).map_err(Failure::io("look at the UKIs on the EFI system partition"))?;
+            let ukis = esp.ukis().map_err(Failure::io("look at the UKIs on the EFI system partition"))?;
             let installed = rollback::Installed {
                 running: &self.host.running,
                 running_root: &self.host.root_hash,
@@ -217,7 +265,7 @@ impl Updater {
     /// The running release proved itself: its UKI loses its counter.
     pub fn commit(&self) -> Result<()> {
         self.with_esp(|esp| {
-            let ukis = esp::ukis(esp).map_err(Failure::io("look at the UKIs on the EFI system partition"))?;
+            let ukis = esp.ukis().map_err(Failure::io("look at the UKIs on the EFI system partition"))?;
             let running = ukis.iter().filter(|uki| uki.root_hash == Some(self.host.root_hash));
             for uki in running.filter(|uki| uki.name.tries_left.is_some()) {
                 rename(esp, &uki.name, &UkiName::good(uki.name.version.clone()))?;
@@ -239,8 +287,7 @@ impl Updater {
             let message = "look for updates: the machine config names no repository; set url in [update]";
             return Err(Failure::new(ErrorCode::Config, message));
         };
-        let source = Http::new(url, settings.update.ca_pem.clone())
-            .map_err(|error| Failure::new(ErrorCode::Config, format!("update repository {url}: {}", chain(&error))))?;
+        let source = self.http(&settings, url)?;
         Ok((settings, source))
     }
 
@@ -294,8 +341,9 @@ impl Updater {
         if target.length > MAX_DESCRIPTION_BYTES {
             return Err(wrong(format!("it is longer than {MAX_DESCRIPTION_BYTES} bytes")));
         }
-        let release: Release = serde_json::from_slice(&install::fetch_whole(source, &target)?)
-            .map_err(|error| wrong(format!("it can't be read: {error}")))?;
+        let release: Release =
+            serde_json::from_slice(&transfer::small(&Mirrors::new([source], Pace::default()), &target)?)
+                .map_err(|error| wrong(format!("it can't be read: {error}")))?;
         if release.version != *version || release.profile != self.host.profile {
             return Err(wrong(format!("it describes keel {} ({})", release.version, release.profile)));
         }
@@ -303,8 +351,7 @@ impl Updater {
     }
 }
 
-fn rename(esp: &dyn Esp, from: &UkiName, to: &UkiName) -> Result<()> {
+fn rename(esp: &mut Esp, from: &UkiName, to: &UkiName) -> Result<()> {
     esp.rename(&from.to_string(), &to.to_string())
-        .and_then(|()| esp.sync())
         .map_err(Failure::io(format!("rename {from} to {to} on the EFI system partition")))
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use keel_spec::api::ErrorCode;
-use keel_spec::disk::Slot;
+use keel_spec::blocks::BlockList;
+use keel_spec::disk::{Slot, root_guid, verity_guid};
 use keel_spec::gpt::{Entry, Table};
 use keel_spec::release::{Release, ReleaseFile, UkiName, Version};
 use keel_spec::tuf::TargetFile;
-use keel_spec::verity::{BLOCK_BYTES, Geometry, RootHash};
+use keel_spec::verity::{Geometry, RootHash};
 
 use crate::esp::Uki;
 use crate::failure::{Failure, Result};
@@ -16,6 +17,8 @@ use crate::failure::{Failure, Result};
 pub const MAX_TREE_BYTES: u64 = 16 << 20;
 /// Bytes of the EFI system partition that stay free: folders grow by clusters.
 const ESP_RESERVE_BYTES: u64 = 256 << 10;
+/// A machine on battery needs that much left.
+const MIN_BATTERY_PERCENT: u8 = 20;
 
 /// What a plan is made from.
 #[derive(Clone, Copy)]
@@ -38,6 +41,12 @@ pub struct Facts<'a> {
     pub esp_free_bytes: u64,
     /// How often the release may try to prove itself.
     pub tries: u32,
+    /// Whether the other slot was being filled with this release when something stopped it.
+    pub resume: bool,
+    /// Bytes of the disk.
+    pub disk_bytes: u64,
+    /// Percent left in the battery that this machine runs on, if it does.
+    pub battery_percent: Option<u8>,
 }
 
 /// What is to be done.
@@ -65,14 +74,18 @@ pub struct Write {
     pub tree: Target,
     /// Its UKI.
     pub uki: Target,
+    /// Digests of its UKI's blocks, if there are any.
+    pub uki_blocks: Option<Target>,
     /// The slot.
     pub slot: Slot,
     /// Where the root goes, in bytes from the disk's start.
     pub root_offset: u64,
     /// Where the tree goes.
     pub tree_offset: u64,
-    /// Where the running release's root and tree are, for what both have in common.
-    pub running: Option<(u64, u64, u64)>,
+    /// Where the running release's root and tree are, offset and bytes, for what both have in common.
+    pub running: Option<[(u64, u64); 2]>,
+    /// Whether the slot was being filled with this release before, so that what is in its place stays there.
+    pub resume: bool,
     /// UKIs to remove first.
     pub remove: Vec<UkiName>,
     /// Final name of the UKI.
@@ -110,57 +123,93 @@ impl Target {
 /// Decides. Every refusal comes before anything is written.
 pub fn decide(facts: &Facts) -> Result<Plan> {
     let version = &facts.release.version;
-    let conflict = |why: String| Failure::new(ErrorCode::Conflict, format!("install {version}: {why}"));
-    if facts.on_trial {
-        return Err(conflict(format!(
-            "the running {} is still on trial: wait until it has proved itself",
-            facts.running
-        )));
-    }
-    let slot = Slot::holding(facts.table, facts.running_root)
-        .ok_or_else(|| conflict("no slot of the disk's partition table has the running release's root hash".into()))?
-        .other();
+    let slot = preflight(facts)?;
     if let Some(offer) = already_there(facts, slot) {
         return Ok(offer);
     }
-    let target = |file: ReleaseFile| Target::of(facts.targets, file.target_name(&facts.release.profile, version));
+    let target = |file: ReleaseFile| {
+        let target = Target::of(facts.targets, file.target_name(&facts.release.profile, version))?;
+        check_length(facts.release, file, &target)?;
+        Ok::<_, Failure>(target)
+    };
     let (root, tree, uki) = (target(ReleaseFile::Root)?, target(ReleaseFile::Tree)?, target(ReleaseFile::Uki)?);
-    check_lengths(facts.release, &root, &tree, &uki)?;
-    let root_partition = partition(facts.table, slot.root_label())?;
-    let tree_partition = partition(facts.table, slot.verity_label())?;
+    let uki_blocks = facts.release.uki_blocks_bytes.map(|_| target(ReleaseFile::UkiBlocks)).transpose()?;
+    let root_partition = partition(facts, slot.root_label())?;
+    let tree_partition = partition(facts, slot.verity_label())?;
     fits(version, &root, root_partition)?;
     fits(version, &tree, tree_partition)?;
-    let remove: Vec<&Uki> = facts.ukis.iter().filter(|uki| !boots_running(facts, uki)).collect();
-    if remove.len() == facts.ukis.len() {
-        return Err(conflict(format!(
-            "the EFI system partition has no UKI of the running {}, so there would be nothing to fall back to",
-            facts.running
-        )));
+    let remove = ukis_to_remove(facts)?;
+    fits_on_esp(facts, &uki, &remove)?;
+    let place = |label| facts.table.by_name(label).map(|entry| (entry.offset_bytes(), entry.size_bytes()));
+    let running = place(slot.other().root_label()).zip(place(slot.other().verity_label()));
+    Ok(Plan::Write(Box::new(Write {
+        release: facts.release.clone(),
+        root_offset: root_partition.offset_bytes(),
+        tree_offset: tree_partition.offset_bytes(),
+        running: running.map(|(root, tree)| [root, tree]),
+        remove: remove.into_iter().map(|uki| uki.name.clone()).collect(),
+        uki_name: UkiName::on_trial(version.clone(), facts.tries),
+        resume: facts.resume,
+        root,
+        tree,
+        uki,
+        uki_blocks,
+        slot,
+    })))
+}
+
+/// Whether anything at all may be installed now; which slot it goes to.
+fn preflight(facts: &Facts) -> Result<Slot> {
+    let version = &facts.release.version;
+    let conflict = |why: String| Failure::new(ErrorCode::Conflict, format!("install {version}: {why}"));
+    if facts.on_trial {
+        let running = facts.running;
+        return Err(conflict(format!("the running {running} is still on trial: wait until it has proved itself")));
     }
+    if let Some(percent) = facts.battery_percent.filter(|percent| *percent < MIN_BATTERY_PERCENT) {
+        let why = format!("the battery is at {percent} %: connect power, or wait for {MIN_BATTERY_PERCENT} %");
+        return Err(conflict(why));
+    }
+    let slots = Slot::ALL.map(|slot| {
+        let carries = |label, guid| facts.table.by_name(label).is_some_and(|entry| entry.unique == guid);
+        carries(slot.root_label(), root_guid(facts.running_root))
+            || carries(slot.verity_label(), verity_guid(facts.running_root))
+    });
+    let running = Slot::holding(facts.table, facts.running_root)
+        .ok_or_else(|| conflict("no slot of the disk's partition table has the running release's root hash".into()))?;
+    // Then nothing tells which of the two is running, and it must not be overwritten.
+    if slots == [true, true] {
+        return Err(conflict("both slots carry the GUIDs of the running release: give one other ones".into()));
+    }
+    Ok(running.other())
+}
+
+/// All UKIs but those of the running release, of which there has to be one.
+fn ukis_to_remove<'a>(facts: &Facts<'a>) -> Result<Vec<&'a Uki>> {
+    let remove: Vec<&Uki> = facts.ukis.iter().filter(|uki| !boots_running(facts, uki)).collect();
+    if !facts.ukis.iter().any(|uki| uki.root_hash.as_ref() == Some(facts.running_root)) {
+        let message = format!(
+            "install {}: the EFI system partition has no UKI of the running {}, so there would be nothing to fall back to",
+            facts.release.version, facts.running
+        );
+        return Err(Failure::new(ErrorCode::Conflict, message));
+    }
+    Ok(remove)
+}
+
+fn fits_on_esp(facts: &Facts, uki: &Target, remove: &[&Uki]) -> Result<()> {
     let free = facts.esp_free_bytes.saturating_add(remove.iter().map(|uki| uki.size_bytes).sum());
     if free < uki.length.saturating_add(ESP_RESERVE_BYTES) {
         let message = format!(
-            "install {version}: {} is {} bytes long, the partition esp has room for {}: make the partition larger",
+            "install {}: {} is {} bytes long, the partition esp has room for {}: make the partition larger",
+            facts.release.version,
             uki.name,
             uki.length,
             free.saturating_sub(ESP_RESERVE_BYTES)
         );
         return Err(Failure::new(ErrorCode::Space, message));
     }
-    let offset = |label| facts.table.by_name(label).map(|entry| (entry.offset_bytes(), entry.size_bytes()));
-    let running = offset(slot.other().root_label()).zip(offset(slot.other().verity_label()));
-    Ok(Plan::Write(Box::new(Write {
-        release: facts.release.clone(),
-        root_offset: root_partition.offset_bytes(),
-        tree_offset: tree_partition.offset_bytes(),
-        running: running.map(|((root, _), (tree, tree_bytes))| (root, tree, tree_bytes)),
-        remove: remove.into_iter().map(|uki| uki.name.clone()).collect(),
-        uki_name: UkiName::on_trial(version.clone(), facts.tries),
-        root,
-        tree,
-        uki,
-        slot,
-    })))
+    Ok(())
 }
 
 fn boots_running(facts: &Facts, uki: &Uki) -> bool {
@@ -186,18 +235,17 @@ fn already_there(facts: &Facts, slot: Slot) -> Option<Plan> {
     Some(Plan::Offer { from: uki.name.clone(), to })
 }
 
-fn check_lengths(release: &Release, root: &Target, tree: &Target, uki: &Target) -> Result<()> {
+fn check_length(release: &Release, file: ReleaseFile, target: &Target) -> Result<()> {
     let geometry = Geometry::new(release.root_blocks).map_err(|error| {
         let message = format!("install {}: its description is unusable: {error}", release.version);
         Failure::new(ErrorCode::Digest, message)
     })?;
-    let expected = [
-        (root, release.root_blocks.saturating_mul(BLOCK_BYTES as u64)),
-        (tree, geometry.file_bytes()),
-        (tree, release.tree_bytes),
-        (uki, release.uki_bytes),
-    ];
-    for (target, length) in expected {
+    let implied = match file {
+        ReleaseFile::Tree => Some(geometry.file_bytes()),
+        ReleaseFile::UkiBlocks => Some(BlockList::list_bytes(release.uki_bytes)),
+        _ => None,
+    };
+    for length in release.file_bytes(file).into_iter().chain(implied) {
         if target.length != length {
             let message = format!(
                 "{} is {} bytes long, its description says {length}: publish the release anew",
@@ -206,16 +254,21 @@ fn check_lengths(release: &Release, root: &Target, tree: &Target, uki: &Target) 
             return Err(Failure::new(ErrorCode::Digest, message));
         }
     }
-    if tree.length > MAX_TREE_BYTES {
-        let message = format!("{} is longer than the {MAX_TREE_BYTES} bytes that are handled", tree.name);
+    if matches!(file, ReleaseFile::Tree | ReleaseFile::UkiBlocks) && target.length > MAX_TREE_BYTES {
+        let message = format!("{} is longer than the {MAX_TREE_BYTES} bytes that are handled", target.name);
         return Err(Failure::new(ErrorCode::Space, message));
     }
     Ok(())
 }
 
-fn partition<'a>(table: &'a Table, label: &str) -> Result<&'a Entry> {
-    let missing = || Failure::new(ErrorCode::Conflict, format!("the disk has no partition {label}"));
-    table.by_name(label).ok_or_else(missing)
+fn partition<'a>(facts: &Facts<'a>, label: &str) -> Result<&'a Entry> {
+    let broken = |why: &str| Failure::new(ErrorCode::Conflict, format!("the disk has {why}"));
+    let entry = facts.table.by_name(label).ok_or_else(|| broken(&format!("no partition {label}")))?;
+    let end = entry.offset_bytes().saturating_add(entry.size_bytes());
+    if end > facts.disk_bytes {
+        return Err(broken(&format!("only {} bytes, but its partition {label} ends at {end}", facts.disk_bytes)));
+    }
+    Ok(entry)
 }
 
 fn fits(version: &Version, target: &Target, partition: &Entry) -> Result<()> {

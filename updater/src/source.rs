@@ -7,20 +7,20 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::time::Duration;
 
-use keel_fetch::{Client, Error, Options, Request};
+use keel_fetch::{Client, Error, Options, Proxies, Request};
 
 /// Files by their path under the repository's base address.
-pub trait Source: Send {
+pub trait Source: Send + Sync {
     /// For messages.
     fn name(&self) -> String;
 
-    /// Opens a file, or a range of it (end exclusive); `None`: there is no such file. The stream ends with an error
-    /// beyond `max_bytes`.
-    fn open(&self, path: &str, range: Option<Range<u64>>, max_bytes: u64) -> io::Result<Option<Opened>>;
+    /// Opens a file, or ranges of it (ends exclusive, ascending); `None`: there is no such file. The stream ends with an
+    /// error beyond `max_bytes`.
+    fn open(&self, path: &str, ranges: &[Range<u64>], max_bytes: u64) -> io::Result<Option<Opened>>;
 
     /// A whole small file.
     fn small(&self, path: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-        let Some(opened) = self.open(path, None, max_bytes)? else { return Ok(None) };
+        let Some(opened) = self.open(path, &[], max_bytes)? else { return Ok(None) };
         let mut bytes = Vec::new();
         opened.body.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > max_bytes {
@@ -32,7 +32,7 @@ pub trait Source: Send {
 
 /// An opened file.
 pub struct Opened {
-    /// Whether the range asked for was honoured; otherwise the body is the whole file.
+    /// Whether the body is just the ranges asked for, one after the other; otherwise it is the whole file, or of no use.
     pub ranged: bool,
     /// Its content.
     pub body: Box<dyn Read>,
@@ -47,7 +47,12 @@ pub struct Http {
 impl Http {
     /// At this base address, with further certificate authorities.
     pub fn new(base: &str, extra_ca_pem: Option<String>) -> Result<Self, Error> {
-        let options = Options { extra_ca_pem, idle_timeout: Duration::from_secs(30), ..Options::default() };
+        Self::through(Proxies::default(), base, extra_ca_pem)
+    }
+
+    /// The same through proxies, if there are any.
+    pub fn through(proxies: Proxies, base: &str, extra_ca_pem: Option<String>) -> Result<Self, Error> {
+        let options = Options { extra_ca_pem, proxies, idle_timeout: Duration::from_secs(30), ..Options::default() };
         Ok(Self { client: Client::new(options)?, base: base.trim_end_matches('/').to_owned() })
     }
 }
@@ -57,16 +62,20 @@ impl Source for Http {
         self.base.clone()
     }
 
-    fn open(&self, path: &str, range: Option<Range<u64>>, max_bytes: u64) -> io::Result<Option<Opened>> {
+    fn open(&self, path: &str, ranges: &[Range<u64>], max_bytes: u64) -> io::Result<Option<Opened>> {
         let url = format!("{}/{path}", self.base);
         let mut request = Request::new(&url, max_bytes);
-        request.range = range;
+        request.ranges = ranges;
         let response = self.client.get(&request)?;
         // S3 without the right to list answers 403 for what isn't there, as the specification's clients expect.
         if matches!(response.status, 403 | 404) {
             return Ok(None);
         }
         let response = response.success()?;
-        Ok(Some(Opened { ranged: response.status == 206, body: Box::new(response.body) }))
+        if response.status != 206 {
+            return Ok(Some(Opened { ranged: false, body: Box::new(response.body) }));
+        }
+        let body = response.ranges(ranges);
+        Ok(Some(Opened { ranged: body.is_some(), body: body.unwrap_or_else(|| Box::new(io::empty())) }))
     }
 }

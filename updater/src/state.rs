@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use keel_durable::{self as durable, Stored};
 use keel_spec::api::BadRelease;
 use keel_spec::release::Version;
+use keel_spec::verity::RootHash;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
@@ -32,6 +33,10 @@ pub struct State {
     /// Releases that an operator rolled back from: not bad, but no longer offered by the boot loader.
     #[serde(default)]
     pub demoted: Vec<Version>,
+    /// A release that is being written to the other slot; if there is one at the beginning of an install, something
+    /// stopped it, and what it left can be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writing: Option<Writing>,
     /// Fields of newer releases.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,
@@ -46,6 +51,15 @@ pub struct Pending {
     pub from: Version,
     /// When it was installed, seconds since the Unix epoch.
     pub at_unix_s: u64,
+}
+
+/// A release that is being written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writing {
+    /// Its version.
+    pub version: Version,
+    /// Its root hash.
+    pub root_hash: RootHash,
 }
 
 /// Why a try failed.

@@ -47,8 +47,8 @@ pub fn cmdline(file: &mut (impl Read + Seek)) -> io::Result<Option<String>> {
 }
 
 /// The smallest file that [`cmdline`] reads, for tests.
-#[cfg(test)]
-pub(crate) fn minimal(cmdline: &str) -> Vec<u8> {
+#[doc(hidden)]
+pub fn minimal(cmdline: &str) -> Vec<u8> {
     let mut file = vec![0; 0x200];
     file[..2].copy_from_slice(b"MZ");
     file[0x3c] = 0x40;

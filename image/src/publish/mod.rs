@@ -187,7 +187,7 @@ fn add(repository: &Path, keys: &Keys, before: Published, folder: &Path, expiry:
     let found = find_releases(folder)?;
     let mut added = BTreeMap::new();
     for release in &found {
-        for file in [ReleaseFile::Root, ReleaseFile::Tree, ReleaseFile::Uki, ReleaseFile::Description] {
+        for file in release.files() {
             let name = file.target_name(&release.profile, &release.version);
             let target = put_target(repository, &folder.join(&name), &name)?;
             check_length(release, file, &name, target.length)?;
@@ -257,12 +257,7 @@ fn put_target(repository: &Path, from: &Path, name: &str) -> Result<TargetFile> 
 }
 
 fn check_length(release: &Release, file: ReleaseFile, name: &str, length: u64) -> Result<()> {
-    let expected = match file {
-        ReleaseFile::Description => return Ok(()),
-        ReleaseFile::Root => release.root_blocks.saturating_mul(keel_spec::verity::BLOCK_BYTES as u64),
-        ReleaseFile::Tree => release.tree_bytes,
-        ReleaseFile::Uki => release.uki_bytes,
-    };
+    let Some(expected) = release.file_bytes(file) else { return Ok(()) };
     ensure!(
         length == expected,
         "{name} is {length} bytes long, its description says {expected}: build the release anew"

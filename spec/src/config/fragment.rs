@@ -46,6 +46,8 @@ pub(super) struct Update {
     pub url: Text,
     pub tries: Number,
     pub ca_pem: Text,
+    pub mirrors: Texts,
+    pub max_kib_per_s: Number,
 }
 
 #[derive(Default, Deserialize)]

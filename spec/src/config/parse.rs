@@ -66,6 +66,9 @@ impl Merge<'_> {
         self.option(&mut update.url, "update.url", &written.update.url, check::url)?;
         self.number(&mut update.tries, "update.tries", &written.update.tries, 1, 9)?;
         self.option(&mut update.ca_pem, "update.ca_pem", &written.update.ca_pem, certificates)?;
+        self.list(&mut update.mirrors, "update.mirrors", &written.update.mirrors, check::url)?;
+        let limit = &written.update.max_kib_per_s;
+        self.number(&mut update.max_kib_per_s, "update.max_kib_per_s", limit, 0, 1 << 30)?;
         self.health(&mut settings, &written.health)?;
         self.registry(&mut settings, &written.registry)?;
         self.proxy(&mut settings, &written.proxy)?;
@@ -248,6 +251,8 @@ names = ["web-1.example.org", "198.51.100.4"]
 [update]
 url = "https://updates.example.org/keel"
 tries = 2
+mirrors = ["http://192.0.2.9:8080/keel"]
+max_kib_per_s = 512
 ca_pem = """
 -----BEGIN CERTIFICATE-----
 MIIB
@@ -282,6 +287,7 @@ insecure = ["10.0.2.2:5000", "localhost"]
         assert_eq!(settings.hostname, "web-1");
         assert_eq!(settings.network.address, Some(("192.0.2.7".parse().unwrap(), 24)));
         assert_eq!((settings.update.tries, settings.health.within_s, settings.health.settle_s), (2, 60, 0));
+        assert_eq!((settings.update.mirrors.len(), settings.update.max_kib_per_s), (1, 512));
         assert_eq!(settings.health.checks[1].probe, Probe::Tcp("[2001:db8::1]:5432".into()));
         assert_eq!(settings.registry.insecure, ["10.0.2.2:5000", "localhost"]);
         assert!(!settings.console_prompt);
@@ -303,6 +309,7 @@ insecure = ["10.0.2.2:5000", "localhost"]
             key("health.check")
         );
         assert_eq!(refused("[update]\nca_pem = \"x\""), (2, 10, key("update.ca_pem")));
+        assert_eq!(refused("[update]\nmirrors = [\"x\"]"), (2, 12, key("update.mirrors")));
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Client<'_> {
     /// A file of at most so many bytes; `None`: there is none.
     fn fetch(&self, file: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, Error> {
         let began = Instant::now();
-        let opened = self.source.open(file, None, max_bytes).map_err(|error| fetch_error(file, error))?;
+        let opened = self.source.open(file, &[], max_bytes).map_err(|error| fetch_error(file, error))?;
         let Some(opened) = opened else { return Ok(None) };
         let (mut body, mut bytes) = (opened.body, Vec::new());
         let mut buffer = [0; 16 << 10];

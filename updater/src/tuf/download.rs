@@ -50,7 +50,7 @@ pub fn fetch(
         return Ok(place);
     }
     let stored = |error: io::Error| Error::new(name, Problem::Store(error.to_string()));
-    let opened = source.open(&path(name, file, consistent_snapshot)?, None, file.length);
+    let opened = source.open(&path(name, file, consistent_snapshot)?, &[], file.length);
     let opened = opened.map_err(|error| Error::new(name, Problem::Fetch(crate::failure::chain(&error))))?;
     let mut body = opened.ok_or_else(|| Error::new(name, Problem::Missing))?.body;
     // Its name begins with a dot, which no place does.

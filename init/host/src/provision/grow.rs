@@ -78,17 +78,26 @@ pub fn grow_table(disk: &File, sectors: u64) -> anyhow::Result<(Table, bool)> {
     let primary = read(0, PRIMARY_SECTORS).context("cannot read the partition table")?;
     let end = sectors.checked_sub(BACKUP_SECTORS).context("the disk is too small for a partition table")?;
     let backup = read(end, BACKUP_SECTORS).context("cannot read the backup of the partition table")?;
-    let (old, damage) = Table::read(&primary, &backup)?;
-    let Some(new) = plan(&old, &damage, sectors)? else {
-        return Ok((old, false));
+    let Some((new, writes)) = table_writes(&primary, &backup, sectors)? else {
+        return Ok((Table::read(&primary, &backup)?.0, false));
     };
-    let write = |bytes: &[u8], lba: u64| {
-        disk.write_all_at(bytes, lba * SECTOR_BYTES as u64)?;
-        disk.sync_all()
-    };
-    write(&new.backup(), new.backup_lba()).context("cannot write the backup of the partition table")?;
-    write(&new.primary(), 0).context("cannot write the partition table")?;
+    for (bytes, offset) in writes {
+        let written = disk.write_all_at(&bytes, offset).and_then(|()| disk.sync_all());
+        written.with_context(|| format!("cannot write the partition table at byte {offset}"))?;
+    }
     Ok((new, true))
+}
+
+/// Bytes of a copy of the table, and where on the disk they go.
+pub type TableWrite = (Vec<u8>, u64);
+
+/// What has to be written for both copies of the table to be as they should be on a disk of this many sectors: bytes
+/// and where they go, in order, each to be synced before the next. `None`: nothing.
+pub fn table_writes(primary: &[u8], backup: &[u8], sectors: u64) -> anyhow::Result<Option<(Table, [TableWrite; 2])>> {
+    let (old, damage) = Table::read(primary, backup)?;
+    let Some(new) = plan(&old, &damage, sectors)? else { return Ok(None) };
+    let writes = [(new.backup(), new.backup_lba() * SECTOR_BYTES as u64), (new.primary(), 0)];
+    Ok(Some((new, writes)))
 }
 
 /// The table that should be on the disk; `None`: it is there already, in both copies.
