@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn other_ranges_than_those_asked_for_are_refused() {
-        for asked in [&[0..3, 5..8][..], &[5..7, 0..3], &[0..3, 5..7, 8..9], &[0..2]] {
+        for asked in [&[0..3, 5..8][..], &[5..7, 0..3], &[0..3, 5..7, 8..9], &[0..2, 5..7]] {
             assert!(read(BODY, asked).is_err(), "{asked:?}");
         }
         for end in 0..BODY.len() - 10 {

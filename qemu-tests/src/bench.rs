@@ -6,6 +6,7 @@
 //! - [`oci`]: a container's life by our OCI runtime, beside crun's and runc's
 //! - [`report`]: `build/bench.json`, `build/bench.md` and a plot
 //! - [`size`]: bytes of a release
+//! - [`update`]: what an update fetches and needs, and the states that power cuts leave
 
 pub mod boot;
 pub mod fuzz;
@@ -13,6 +14,7 @@ pub mod memory;
 pub mod oci;
 pub mod report;
 pub mod size;
+pub mod update;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -102,4 +104,7 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement { keys: &["idle_memory_kib", "pid1_rss_kib"], run: memory::idle },
     Measurement { keys: &["smallest_guest_mib"], run: memory::smallest_guest },
     Measurement { keys: &["fuzz_execs", "fuzz_crashes"], run: fuzz::parsers },
+    Measurement { keys: &["update_ratio_programs", "update_ratio_kernel", "update_ratio_all"], run: update::ratios },
+    Measurement { keys: &["slot_write_vs_dd", "updater_peak_kib"], run: update::write },
+    Measurement { keys: &["write_prefixes_tried", "write_prefixes_bad"], run: update::prefixes },
 ];

@@ -156,7 +156,11 @@ fn send(
     Ok(true)
 }
 
+/// One range; several aren't honoured, and the whole file is sent, as many servers do.
 fn parse_range(value: &str) -> Option<(u64, Option<u64>)> {
+    if value.contains(',') {
+        return None;
+    }
     let (first, last) = value.split_once('-')?;
     Some((first.parse().ok()?, last.parse().ok()))
 }
