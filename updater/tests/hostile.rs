@@ -343,7 +343,7 @@ fn a_part_of_a_file_is_the_part_that_was_asked_for_or_an_error() {
                 let _ = stream.write_all(&vec![b'x'; length]);
             }),
         );
-        assert!(source.open("part", Some(10..20), 10).is_err(), "{range} of {length} bytes");
+        assert!(source.open("part", std::slice::from_ref(&(10..20)), 10).is_err(), "{range} of {length} bytes");
     }
 }
 
