@@ -130,7 +130,7 @@ fn on_device(name: &str, kind: Kind, source: &str) -> Option<Found> {
 
 /// The machine config on a CD-ROM, mounted nowhere that others see.
 fn read_mounted(device: &Path) -> io::Result<Option<Vec<u8>>> {
-    let mounted = mount_detached(device, "iso9660")?;
+    let mounted = mount_cd(device)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::openat(&mounted, paths::MACHINE_CONFIG, flags, Mode::empty()) {
         Err(rustix::io::Errno::NOENT) => Ok(None),
@@ -139,8 +139,8 @@ fn read_mounted(device: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-fn mount_detached(device: &Path, kind: &str) -> rustix::io::Result<OwnedFd> {
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+fn mount_cd(device: &Path) -> rustix::io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen("iso9660", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = context.as_fd();
     rustix::mount::fsconfig_set_string(context, "source", device)?;
     rustix::mount::fsconfig_set_flag(context, "ro")?;
