@@ -173,8 +173,7 @@ pub struct Timestamp {
 
 impl Metadata for Timestamp {
     fn check(&self) -> Result<(), String> {
-        counts("version", self.version)?;
-        self.meta.iter().try_for_each(|(name, file)| counts(name, file.version))
+        all_count(self.version, &self.meta)
     }
 }
 
@@ -196,8 +195,7 @@ pub struct Snapshot {
 
 impl Metadata for Snapshot {
     fn check(&self) -> Result<(), String> {
-        counts("version", self.version)?;
-        self.meta.iter().try_for_each(|(name, file)| counts(name, file.version))
+        all_count(self.version, &self.meta)
     }
 }
 
@@ -262,6 +260,12 @@ impl TargetFile {
 /// Whether text is a SHA-256 in lower-case hexadecimal; such text is safe as part of a file name.
 pub fn is_sha256_hex(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The version of a file that lists others, and those of the files in it, are counted from 1 (section 4.2.1).
+fn all_count(version: u64, listed: &BTreeMap<String, MetaFile>) -> Result<(), String> {
+    counts("version", version)?;
+    listed.iter().try_for_each(|(name, file)| counts(name, file.version))
 }
 
 /// Versions are counted from 1 (section 4.2.1).
