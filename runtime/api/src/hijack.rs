@@ -107,7 +107,7 @@ async fn connect<S: FrameSource>(upgrade: OnUpgrade, streams: Streams<S>, contex
     let input_permit = stdin.is_some().then(|| long_permit(context)).transpose()?;
     let (left, mut leaving) = mpsc::channel::<()>(1);
     let detach = terminal.then_some(detach);
-    let input = tokio::spawn(async move {
+    let mut input = tokio::spawn(async move {
         if feed(read, stdin, detach).await {
             let _ = left.send(()).await;
         }
@@ -115,21 +115,23 @@ async fn connect<S: FrameSource>(upgrade: OnUpgrade, streams: Streams<S>, contex
         // Held until the connection ends: a sender that is gone would look like leaving.
         left.closed().await;
     });
-    let mut grace = Duration::ZERO;
-    loop {
+    let grace = loop {
         tokio::select! {
             frame = frames.next() => match frame {
                 Some(frame) if write.write_all(&frame).await.is_ok() => {}
-                _ => break,
+                // The client doesn't read any more; what it typed before it left may still be on its way.
+                Some(_) => break LEAVE_GRACE,
+                None => break Duration::ZERO,
             },
-            Some(()) = leaving.recv() => {
-                grace = LEAVE_GRACE;
-                break;
-            }
+            Some(()) = leaving.recv() => break LEAVE_GRACE,
         }
-    }
+    };
     let _ = write.shutdown().await;
     cancel_output.cancel();
+    drop(leaving);
+    if !grace.is_zero() {
+        let _ = tokio::time::timeout(grace, &mut input).await;
+    }
     if let Some(cancel) = cancel_input {
         tokio::spawn(async move {
             tokio::time::sleep(grace).await;

@@ -11,7 +11,7 @@ use common::Daemon;
 /// (the terminal is raw only then), and returns all that was shown.
 fn in_terminal(daemon: &Daemon, arguments: &str, steps: &[(&str, &[u8])]) -> String {
     let socket = daemon.folder.path().join("api.sock");
-    let command = format!("timeout -s KILL 60 docker -H unix://{} {arguments}", socket.display());
+    let command = format!("timeout --foreground -s KILL 60 docker -H unix://{} {arguments}", socket.display());
     let mut child = Command::new("script")
         .args(["-qec", &command, "/dev/null"])
         .env("DOCKER_CONFIG", daemon.folder.path())
