@@ -33,7 +33,7 @@ cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='-C target-feature=+crt-stat
              cargo build -q --profile host --target $(TARGET)
 BUILT     := build/cargo/$(TARGET)/host
 
-.PHONY: help deps tools programs conformance-programs conformance faults keys inputs release image run publish demo test checks parts fuzz bench lint clean
+.PHONY: help deps tools programs conformance-programs conformance faults load keys inputs release image run publish demo test checks parts fuzz bench lint clean
 
 help:
 	@echo 'make image    a signed release and a disk image, in build/cloud/'
@@ -87,6 +87,12 @@ faults: deps
 	@mkdir -p build/faults
 	@$(foreach p,$(FAULTS),$(call install,$(BUILT)/$(p),build/faults/$(p)) &&) true
 
+# The client that works engines for `make bench`.
+load: deps
+	@$(cargo_host) -p keel-load
+	@mkdir -p build/load
+	@$(call install,$(BUILT)/keel-load,build/load/keel-load)
+
 inputs: deps tools
 	@$(IMAGE) inputs
 
@@ -102,7 +108,7 @@ image: release
 	@$(IMAGE) disk --release build/cloud/release --out build/cloud/disk.raw
 
 run: image
-	@$(IMAGE) config --out build/run/keel.toml $(if $(UPDATE_URL),--update-url $(UPDATE_URL)) \
+	@$(IMAGE) config --out build/run/keel.toml --port $(PORT) $(if $(UPDATE_URL),--update-url $(UPDATE_URL)) \
 		$(addprefix --insecure-registry ,$(INSECURE_REGISTRY))
 	@$(IMAGE) run --port $(PORT) --web-port $(WEB_PORT) --memory $(MEMORY) $(if $(FRESH),--fresh)
 
@@ -136,9 +142,9 @@ fuzz:
 	@cargo build -q -p keel-fuzz
 	@$(TOOLS)/keel-fuzz --seconds $(SECONDS_EACH) --seed $$(date +%s) --out build/fuzz $(ARGS)
 
-bench: release faults conformance-programs
+bench: release faults conformance-programs load
 	@cargo build -q -p keel-fuzz
 	@$(TOOLS)/keel-bench $(ARGS)
 
 clean:
-	@rm -rf target build/cargo build/programs build/faults build/cloud build/run build/tests build/bench* build/inputs
+	@rm -rf target build/cargo build/programs build/faults build/load build/cloud build/run build/tests build/bench* build/inputs

@@ -139,7 +139,7 @@ impl Console<'_> {
             Err(failure) if self.was_up => {
                 self.was_up = false;
                 self.shown = None;
-                println!("\nThe API does not answer ({failure}). PID 1 starts it again; waiting for it.");
+                println!("\nThe API does not answer ({failure}). Waiting for it.");
                 true
             }
             Err(_) => false,

@@ -132,6 +132,8 @@ pub struct ConfigOrder<'a> {
     pub names: Vec<String>,
     /// Base address of the update repository.
     pub update_url: Option<String>,
+    /// TCP port of the API.
+    pub api_port: u16,
     /// Registries without TLS.
     pub insecure_registries: Vec<String>,
 }
@@ -148,6 +150,7 @@ struct Config<'a> {
 
 #[derive(Serialize)]
 struct Api {
+    listen: String,
     names: Vec<String>,
     client_ca_pem: String,
     issuer_cert_pem: String,
@@ -171,6 +174,7 @@ pub fn write_config(order: &ConfigOrder, out: &Path) -> Result<(), CredentialsEr
     let config = Config {
         hostname: order.hostname,
         api: Api {
+            listen: format!("0.0.0.0:{}", order.api_port),
             names: order.names.clone(),
             client_ca_pem: pem("client-ca.pem")?,
             issuer_cert_pem: pem("ca.pem")?,

@@ -74,6 +74,9 @@ struct ConfigArguments {
     /// Name or address by which the host is reached; the console shows the first one
     #[arg(long = "name", default_value = "127.0.0.1")]
     names: Vec<String>,
+    /// TCP port of the API
+    #[arg(long, default_value_t = 2376)]
+    port: u16,
     /// Base address of the update repository
     #[arg(long)]
     update_url: Option<String>,
@@ -208,6 +211,7 @@ fn config(arguments: ConfigArguments) -> Result<()> {
         hostname: &arguments.hostname,
         names: arguments.names,
         update_url: arguments.update_url,
+        api_port: arguments.port,
         insecure_registries: arguments.insecure_registry,
     };
     Ok(credentials::write_config(&order, &arguments.out)?)

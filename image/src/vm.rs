@@ -53,7 +53,7 @@ pub struct Order<'a> {
     pub config: &'a Path,
     /// A kernel for finding out whether KVM works.
     pub kernel: &'a Path,
-    /// Workstation's port for the API (2376 in the machine).
+    /// Port of the API, in the machine and on the workstation alike, so that what the panel shows is true for both.
     pub api_port: u16,
     /// Workstation's port for the containers' port 8080.
     pub web_port: u16,
@@ -123,7 +123,7 @@ fn arguments(order: &Order) -> Vec<String> {
         "virtio-blk-pci,drive=disk,bootindex=1",
         "-netdev",
         &format!(
-            "user,id=net,hostfwd=tcp:127.0.0.1:{}-:2376,hostfwd=tcp:127.0.0.1:{}-:8080",
+            "user,id=net,hostfwd=tcp:127.0.0.1:{0}-:{0},hostfwd=tcp:127.0.0.1:{1}-:8080",
             order.api_port, order.web_port
         ),
         "-device",

@@ -1,6 +1,7 @@
 //! Measures the figures that the project steers by, each against its goal.
 //!
 //! - [`boot`]: guest time from kernel start to the API and to the first container
+//! - [`engines`]: Keel's engine beside Docker's and Podman's
 //! - [`fuzz`]: parsers on changed inputs
 //! - [`memory`]: what the host programs hold, and the smallest guest that works
 //! - [`oci`]: a container's life by our OCI runtime, beside crun's and runc's
@@ -9,6 +10,7 @@
 //! - [`update`]: what an update fetches and needs, and the states that power cuts leave
 
 pub mod boot;
+pub mod engines;
 pub mod fuzz;
 pub mod memory;
 pub mod oci;
@@ -103,6 +105,23 @@ pub const MEASUREMENTS: &[Measurement] = &[
     },
     Measurement { keys: &["idle_memory_kib", "pid1_rss_kib"], run: memory::idle },
     Measurement { keys: &["smallest_guest_mib"], run: memory::smallest_guest },
+    Measurement {
+        keys: &[
+            "run_vs_docker",
+            "run_vs_podman",
+            "run_network_vs_docker",
+            "run_network_vs_podman",
+            "exec_vs_docker",
+            "exec_vs_podman",
+            "run_ms",
+            "run_network_ms",
+            "engine_exec_ms",
+            "container_overhead_kib",
+            "engine_back_ms",
+        ],
+        run: engines::compare,
+    },
+    Measurement { keys: &["containers_in_2gib"], run: engines::many },
     Measurement { keys: &["fuzz_execs", "fuzz_crashes"], run: fuzz::parsers },
     Measurement { keys: &["update_ratio_programs", "update_ratio_kernel", "update_ratio_all"], run: update::ratios },
     Measurement { keys: &["slot_write_vs_dd", "updater_peak_kib"], run: update::write },

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::build::sha256_hex;
 
@@ -31,12 +31,21 @@ pub fn busybox(dir: &Path, name: &str, page: &str) -> Result<PathBuf> {
     fs::write(root.join("www/index.html"), page)?;
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\nweb:x:33:33:web:/www:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n")?;
-    tar(&root, &work.join("layer.tar"), &["."])?;
+    let config = json!({ "Env": ["PATH=/bin"], "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"],
+                         "ExposedPorts": {"80/tcp": {}}, "Labels": {"org.keel.test": name} });
+    let archive = pack(dir, name, &root, &config)?;
+    fs::remove_dir_all(&work)?;
+    Ok(archive)
+}
+
+/// Writes `<dir>/<name>.tar`: an image `<name>:1` of one layer, with what is below `root`.
+pub fn pack(dir: &Path, name: &str, root: &Path, config: &Value) -> Result<PathBuf> {
+    let work = dir.join(format!("{name}.pack"));
+    fs::create_dir_all(&work)?;
+    tar(root, &work.join("layer.tar"), &["."])?;
     let layer = sha256_hex(&fs::read(work.join("layer.tar"))?);
     let config = json!({
-        "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z",
-        "config": { "Env": ["PATH=/bin"], "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"],
-                    "ExposedPorts": {"80/tcp": {}}, "Labels": {"org.keel.test": name} },
+        "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z", "config": config,
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
         "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "busybox"}],
     })

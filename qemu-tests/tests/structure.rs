@@ -40,6 +40,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("keel-fuzz", &["keel-spec", "keel-fetch", "keel-updater"]),
     ("keel-qemu-tests", &["keel-spec", "keel-image"]),
     ("keel-faults", &[]),
+    ("keel-load", &[]),
     ("keel-oci-conformance", &[]),
 ];
 

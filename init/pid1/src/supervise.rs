@@ -105,6 +105,8 @@ pub struct Slot {
     restarts: u32,
     /// Whether it was started at all.
     started: bool,
+    /// Whether it has been ready at all: before that it has nothing that would have to be drained.
+    worked: bool,
     /// What it last said, or how it last ended.
     pub status: String,
 }
@@ -168,6 +170,7 @@ impl Supervisor {
             failures: 0,
             restarts: 0,
             started: false,
+            worked: false,
             status: String::new(),
         };
         Self {
@@ -262,7 +265,12 @@ impl Slot {
         matches!(self.state, State::Up { .. } | State::Finished)
     }
 
+    fn is_draining(&self) -> bool {
+        self.service.drains && self.worked && self.pid().is_some()
+    }
+
     fn enter(&mut self, state: State, now_ms: u64) {
+        self.worked |= matches!(state, State::Up { .. });
         self.state = state;
         self.since_ms = now_ms;
     }
@@ -369,7 +377,7 @@ fn shut_down(supervisor: &mut Supervisor, how: Shutdown, now_ms: u64, actions: &
 /// Finds what has become due: by the time, by another service's state, or by the phase.
 fn settle(supervisor: &mut Supervisor, now_ms: u64, actions: &mut Vec<Action>) {
     if let Phase::Draining { how, until_ms, limit_ms } = supervisor.phase {
-        let drained = !supervisor.slots.iter().any(|slot| slot.service.drains && slot.pid().is_some());
+        let drained = !supervisor.slots.iter().any(Slot::is_draining);
         if drained || now_ms >= until_ms {
             supervisor.phase = Phase::Ending { how, limit_ms };
         }

@@ -199,6 +199,16 @@ fn a_drained_runtime_ends_the_wait_at_once() {
 }
 
 #[test]
+fn a_runtime_that_was_never_ready_has_nothing_to_drain() {
+    let mut run = Run::new();
+    run.on(Event::Ready { service: BASE });
+    run.on(Event::Exited { service: JOB, code: 0 });
+    assert!(matches!(run.state(TOP), State::Starting { .. }));
+    run.on(Event::Shutdown(Shutdown::Reboot));
+    assert_eq!(run.count(&Action::Terminate(TOP)), 1);
+}
+
+#[test]
 fn a_process_that_cannot_be_killed_does_not_hold_a_shutdown() {
     let mut run = Run::up();
     run.on(Event::Shutdown(Shutdown::Reboot));

@@ -37,6 +37,14 @@ impl Variant {
             Self::NeverReady => Some(("/usr/lib/keel/runtime", "never-ready")),
         }
     }
+
+    /// What is added to the kernel's command line. A machine that hangs is to be reset soon: the test is that it is.
+    fn cmdline(self) -> &'static str {
+        match self {
+            Self::HangInit => "keel.watchdog_s=10",
+            Self::Good | Self::PanicInit | Self::NeverReady => "",
+        }
+    }
 }
 
 /// Held while releases are built, so that scenarios that start together build each only once.
@@ -117,7 +125,7 @@ pub fn release(build: &Build, version: &str, variant: Variant) -> Result<PathBuf
     if !out.join("complete").exists() {
         let replacement = variant.replacement().map(|(target, fault)| (target, build.fault(fault)));
         let replace: Vec<_> = replacement.iter().map(|(target, file)| (*target, file.as_path())).collect();
-        build.release(version, &out, &replace, "")?;
+        build.release(version, &out, &replace, variant.cmdline())?;
         std::fs::write(out.join("complete"), "")?;
     }
     Ok(out)

@@ -1,0 +1,63 @@
+//! What the machine says of time and memory.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+/// A stretch of time. Idle time is that of all processors together, to a hundredth of a second (proc_uptime(5)).
+pub struct Stretch {
+    begun: Instant,
+    idle_s: f64,
+}
+
+/// How long a stretch was.
+pub struct Length {
+    /// Milliseconds by the clock.
+    pub wall_ms: f64,
+    /// Milliseconds during which a processor was busy, where the machine has one.
+    pub busy_ms: f64,
+}
+
+impl Stretch {
+    /// Begins now.
+    pub fn begin() -> Result<Self> {
+        Ok(Self { idle_s: idle_s()?, begun: Instant::now() })
+    }
+
+    /// Ends now.
+    pub fn end(&self) -> Result<Length> {
+        let wall_ms = self.begun.elapsed().as_secs_f64() * 1000.0;
+        Ok(Length { wall_ms, busy_ms: wall_ms - (idle_s()? - self.idle_s) * 1000.0 })
+    }
+}
+
+fn idle_s() -> Result<f64> {
+    let text = fs::read_to_string("/proc/uptime")?;
+    text.split_whitespace().nth(1).and_then(|word| word.parse().ok()).context("idle time in /proc/uptime")
+}
+
+/// KiB that could be had without swapping, with nothing in caches.
+pub fn available_kib() -> Result<f64> {
+    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    field_kib("/proc/meminfo", "MemAvailable:")
+}
+
+/// Number, and KiB of proportional set sizes, of all processes whose command line is this.
+pub fn processes(command: &[&str]) -> Result<(usize, f64)> {
+    let wanted: Vec<u8> = command.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
+    let (mut count, mut kib) = (0, 0.0);
+    for entry in fs::read_dir("/proc")?.flatten() {
+        if fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == wanted) {
+            count += 1;
+            kib += field_kib(&entry.path().join("smaps_rollup").to_string_lossy(), "Pss:")?;
+        }
+    }
+    Ok((count, kib))
+}
+
+fn field_kib(path: &str, field: &str) -> Result<f64> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("{field} in {path}"))?;
+    Ok(value.trim().trim_end_matches("kB").trim().parse()?)
+}

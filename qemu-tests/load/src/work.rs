@@ -1,0 +1,148 @@
+//! What is measured.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::clock::{Stretch, available_kib, processes};
+
+/// What containers that sleep run; found again by this command line.
+const SLEEP: [&str; 2] = ["sleep", "987654"];
+/// Between two looks whether an engine answers.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How long a killed engine may stay away.
+const BACK_LIMIT: Duration = Duration::from_secs(60);
+
+/// How much of it.
+pub struct Order {
+    /// An archive to load.
+    pub file: PathBuf,
+    /// The containers' image.
+    pub image: String,
+    /// Their network.
+    pub network: String,
+    /// How often.
+    pub rounds: u32,
+    /// How many containers at a time.
+    pub count: u32,
+    /// The engine's process.
+    pub pid: i32,
+    /// How long to wait for the engine.
+    pub seconds: u64,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self {
+            file: PathBuf::new(),
+            image: "web:1".into(),
+            network: "none".into(),
+            rounds: 10,
+            count: 50,
+            pid: 0,
+            seconds: 120,
+        }
+    }
+}
+
+/// Does what a verb says.
+pub fn of(verb: &str, client: &Client, order: &Order) -> Result<Value> {
+    match verb {
+        "ready" => ready(client, Duration::from_secs(order.seconds)).map(|ms| json!({ "wallMs": ms })),
+        "load" => load(client, order),
+        "run" => times(order, || run(client, order)),
+        "exec" => exec(client, order),
+        "idle" => idle(client, order),
+        "back" => back(client, order),
+        other => bail!("no verb is called {other:?}"),
+    }
+}
+
+/// Milliseconds until the engine answered.
+fn ready(client: &Client, limit: Duration) -> Result<f64> {
+    let begun = Instant::now();
+    while let Err(error) = client.call("GET", "/_ping", None) {
+        if begun.elapsed() > limit {
+            return Err(error.context(format!("the engine doesn't answer after {limit:?}")));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(begun.elapsed().as_secs_f64() * 1000.0)
+}
+
+fn load(client: &Client, order: &Order) -> Result<Value> {
+    let archive = std::fs::read(&order.file).with_context(|| format!("read {}", order.file.display()))?;
+    let answer = client.send("POST", "/v1.40/images/load", "application/x-tar", &archive)?;
+    Ok(json!({ "answer": String::from_utf8_lossy(&answer) }))
+}
+
+/// Milliseconds of each round, and of all together those that the processor was busy, as a mean: idle time is told
+/// in hundredths of a second only.
+fn times(order: &Order, mut round: impl FnMut() -> Result<()>) -> Result<Value> {
+    round().context("the round that isn't counted")?;
+    let whole = Stretch::begin()?;
+    let mut wall_ms = Vec::new();
+    for _ in 0..order.rounds {
+        let begun = Instant::now();
+        round()?;
+        wall_ms.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    let length = whole.end()?;
+    Ok(json!({ "wallMs": wall_ms, "busyMs": length.busy_ms / f64::from(order.rounds), "allMs": length.wall_ms }))
+}
+
+fn run(client: &Client, order: &Order) -> Result<()> {
+    let id = client.create(&order.image, &order.network, &["true"])?;
+    client.start(&id)?;
+    client.wait(&id)?;
+    client.remove(&id)
+}
+
+fn exec(client: &Client, order: &Order) -> Result<Value> {
+    let id = client.create(&order.image, &order.network, &SLEEP)?;
+    client.start(&id)?;
+    let figures = times(order, || client.exec(&id, &["true"]));
+    client.remove(&id)?;
+    figures
+}
+
+/// Memory of the machine before and after, less that of the containers' own processes.
+fn idle(client: &Client, order: &Order) -> Result<Value> {
+    run(client, order).context("the container that isn't counted")?;
+    let before = available_kib()?;
+    let mut ids = Vec::new();
+    let whole = Stretch::begin()?;
+    for _ in 0..order.count {
+        let id = client.create(&order.image, &order.network, &SLEEP)?;
+        client.start(&id)?;
+        ids.push(id);
+    }
+    let length = whole.end()?;
+    let (count, own_kib) = processes(&SLEEP)?;
+    ensure!(count == ids.len(), "{count} of {} containers run", ids.len());
+    let used_kib = before - available_kib()?;
+    // Each of them answers.
+    for id in &ids {
+        client.exec(id, &["true"]).with_context(|| format!("container {id} among {count}"))?;
+    }
+    for id in &ids {
+        client.remove(id)?;
+    }
+    let each = |all: f64| all / f64::from(order.count);
+    Ok(json!({
+        "count": count, "overheadKib": each(used_kib - own_kib), "ownKib": each(own_kib), "startMs": each(length.wall_ms),
+    }))
+}
+
+fn back(client: &Client, order: &Order) -> Result<Value> {
+    let pid = Pid::from_raw(order.pid).filter(|_| order.pid > 1).context("--pid is no process ID")?;
+    kill_process(pid, Signal::KILL).with_context(|| format!("kill process {}", order.pid))?;
+    let whole = Stretch::begin()?;
+    ready(client, BACK_LIMIT)?;
+    let length = whole.end()?;
+    Ok(json!({ "wallMs": length.wall_ms, "busyMs": length.busy_ms }))
+}

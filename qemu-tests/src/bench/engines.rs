@@ -1,0 +1,347 @@
+//! Keel's engine beside Docker's and Podman's, in one guest: the same kernel, processor, memory and client.
+//!
+//! The guest is a Keel host. Docker and Podman, from Debian's packages, run in a privileged container on it, with their
+//! images and containers on the host's state file system, and see the machine's own kernel; what is left out of the
+//! comparison is nothing but the unpacking of that container. The client (`qemu-tests/load`) calls each engine's socket.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::Figure;
+use crate::build::{Build, run};
+use crate::clients::Host;
+use crate::images;
+use crate::machine::{Clock, Machine};
+use crate::scenarios::Fixture;
+
+/// Packages of the peers; what they need comes along.
+const PACKAGES: [&str; 5] = ["docker.io", "podman", "netavark", "iptables", "kmod"];
+/// Packages that the peers' dependencies name and an engine doesn't use.
+const WITHOUT: [&str; 8] = ["gnupg", "gpg", "dirmngr", "perl", "dpkg", "tar_", "debconf", "adduser"];
+/// Folders that an engine doesn't read.
+const UNREAD: [&str; 5] =
+    ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/bash-completion"];
+/// The peers' image and container.
+const PEERS: &str = "peers";
+/// MiB of the guest's memory.
+const MEMORY_MIB: u32 = 2048;
+/// Measured in turn this often.
+const BATCHES: usize = 5;
+/// Rounds of each turn.
+const ROUNDS: &str = "10";
+/// Containers that are left to sleep.
+const IDLE: &str = "50";
+/// Containers that should fit into 2 GiB.
+const MANY: &str = "1000";
+/// The engines: name, and socket as the client's container has it.
+const ENGINES: [(&str, &str); 3] =
+    [("keel", "/keel.sock"), ("docker", "/sockets/docker.sock"), ("podman", "/sockets/podman.sock")];
+
+/// Starts both daemons. Processes of the control group's root go into one below it first, or no controller could be
+/// handed on (cgroup v2, "no internal processes").
+const START: &str = "\
+mkdir -p /sys/fs/cgroup/daemons /run/lock /var/run /tmp
+for pid in $(cat /sys/fs/cgroup/cgroup.procs); do echo $pid >/sys/fs/cgroup/daemons/cgroup.procs; done
+for name in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$name >/sys/fs/cgroup/cgroup.subtree_control; done
+/usr/sbin/modprobe -a xt_MASQUERADE xt_addrtype xt_conntrack xt_comment nft_compat
+podman --root /data/podman system service --time=0 unix:///sockets/podman.sock &
+exec dockerd --data-root /data/docker -H unix:///sockets/docker.sock
+";
+
+/// Times of `run` and `exec`, memory of idle containers, and how soon a killed engine is back.
+pub fn compare(build: &Build) -> Result<Vec<Figure>> {
+    let guest = Guest::start(build, "bench-engines")?;
+    let mut all = Vec::new();
+    for (figure, verb, network) in [("run", "run", "none"), ("run_network", "run", "bridge"), ("exec", "exec", "none")]
+    {
+        let mut samples: Vec<(&str, Vec<f64>)> = ENGINES.iter().map(|(name, _)| (*name, Vec::new())).collect();
+        for _ in 0..BATCHES {
+            for ((name, socket), (_, times)) in ENGINES.iter().zip(&mut samples) {
+                // Podman keeps "bridge" for its own default network under another name.
+                let network = if *name == "podman" && network == "bridge" { "podman" } else { network };
+                let words = [verb, "--socket", socket, "--rounds", ROUNDS, "--network", network];
+                times.push(guest.load(&words)?["busyMs"].as_f64().context("busyMs")?);
+            }
+        }
+        all.push((figure, samples));
+    }
+    let idle: Vec<(&str, Value)> = ENGINES
+        .iter()
+        .map(|(name, socket)| {
+            Ok((*name, guest.load(&["idle", "--socket", socket, "--count", IDLE, "--network", "none"])?))
+        })
+        .collect::<Result<_>>()?;
+    let mut figures = ratios(&all);
+    figures.push(overhead(&idle)?);
+    figures.push(guest.back()?);
+    guest.off()?;
+    Ok(figures)
+}
+
+/// How many idle containers fit into 2 GiB; none fit that don't answer.
+pub fn many(build: &Build) -> Result<Vec<Figure>> {
+    let guest = Guest::start_alone(build, "bench-many")?;
+    let document = guest.load(&["idle", "--socket", "/keel.sock", "--count", MANY, "--network", "none"])?;
+    let count = document["count"].as_f64().context("count")?;
+    guest.off()?;
+    let how = format!(
+        "containers of `sleep` started in a guest of {MEMORY_MIB} MiB until {MANY} ran, `exec` of `true` answered in each; \
+         {:.0} KiB each beside their own processes",
+        document["overheadKib"].as_f64().unwrap_or(f64::NAN)
+    );
+    let mut figure = Figure::new("containers_in_2gib", "", Some(1000.0), &how, vec![count]);
+    figure.at_least = true;
+    Ok(vec![figure])
+}
+
+/// Ours divided by the median of each peer; and the times themselves.
+fn ratios(all: &[(&str, Vec<(&str, Vec<f64>)>)]) -> Vec<Figure> {
+    let how = "create, start, wait, remove of `true` through the API without network; busy guest time, a nanosecond an \
+               instruction; ours divided by theirs";
+    let exec_how = "`exec` of `true` through the API, likewise";
+    let mut figures = Vec::new();
+    let mut ratio = |key, of: &str, peer: &str, goal, how: &str| {
+        let Some((_, samples)) = all.iter().find(|(figure, _)| *figure == of) else { return };
+        let theirs = median(samples, peer);
+        let ours = samples.iter().find(|(name, _)| *name == "keel").map(|(_, times)| times.clone()).unwrap_or_default();
+        figures.push(Figure::new(key, "", goal, how, ours.iter().map(|time| time / theirs).collect()));
+    };
+    ratio("run_vs_docker", "run", "docker", Some(0.2), how);
+    ratio("run_vs_podman", "run", "podman", Some(0.2), how);
+    let with_network = "the same with a network of the default kind, an address of its own and masquerading";
+    ratio("run_network_vs_docker", "run_network", "docker", Some(0.2), with_network);
+    ratio("run_network_vs_podman", "run_network", "podman", Some(0.2), with_network);
+    ratio("exec_vs_docker", "exec", "docker", Some(0.2), exec_how);
+    ratio("exec_vs_podman", "exec", "podman", None, exec_how);
+    for (key, of) in [("run_ms", "run"), ("run_network_ms", "run_network"), ("engine_exec_ms", "exec")] {
+        let Some((_, samples)) = all.iter().find(|(figure, _)| *figure == of) else { continue };
+        let ours = samples.iter().find(|(name, _)| *name == "keel").map(|(_, times)| times.clone()).unwrap_or_default();
+        let mut figure = Figure::new(key, "ms", None, "the time itself, mean of 10 rounds a sample", ours);
+        figure.peers = ["docker", "podman"].map(|peer| (peer.to_owned(), median(samples, peer))).into();
+        figures.push(figure);
+    }
+    figures
+}
+
+fn median(samples: &[(&str, Vec<f64>)], engine: &str) -> f64 {
+    let mut times =
+        samples.iter().find(|(name, _)| *name == engine).map(|(_, times)| times.clone()).unwrap_or_default();
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn overhead(idle: &[(&str, Value)]) -> Result<Figure> {
+    let of = |document: &Value| document["overheadKib"].as_f64().context("overheadKib");
+    let ours = idle.first().context("Keel's own")?;
+    let how = "memory of the machine that 50 idle containers without network took, less that of their own processes, \
+               for each";
+    let mut figure = Figure::new("container_overhead_kib", "KiB", Some(300.0), how, vec![of(&ours.1)?]);
+    figure.peers =
+        idle.iter().skip(1).map(|(name, document)| Ok(((*name).to_owned(), of(document)?))).collect::<Result<_>>()?;
+    Ok(figure)
+}
+
+/// A Keel host with the peers on it.
+struct Guest {
+    machine: Machine,
+    host: Host,
+}
+
+impl Guest {
+    /// With both peers, which answer.
+    fn start(build: &Build, name: &str) -> Result<Self> {
+        let guest = Self::prepare(build, name, &packages(build)?)?;
+        guest.host.docker_ok(&[
+            "run",
+            "-d",
+            "--name",
+            PEERS,
+            "--privileged",
+            "-v",
+            "sockets:/sockets",
+            "-v",
+            "data:/data",
+            "-v",
+            "/usr/lib/modules:/usr/lib/modules:ro",
+            "peers:1",
+            "/usr/bin/busybox",
+            "sh",
+            "-c",
+            START,
+        ])?;
+        for (_, socket) in ENGINES.iter().skip(1) {
+            guest.load(&["ready", "--socket", socket, "--seconds", "300"]).with_context(|| guest.peers_log())?;
+            guest.load(&["load", "--socket", socket, "--file", "/web.tar"]).with_context(|| guest.peers_log())?;
+        }
+        Ok(guest)
+    }
+
+    /// With the client alone.
+    fn start_alone(build: &Build, name: &str) -> Result<Self> {
+        Self::prepare(build, name, &[])
+    }
+
+    /// First boot by the real clock, in which the images are loaded; then one in which an instruction is a nanosecond.
+    fn prepare(build: &Build, name: &str, packages: &[PathBuf]) -> Result<Self> {
+        let mut fixture = Fixture::new(build, name)?;
+        fixture.hardware.memory_mib = MEMORY_MIB;
+        let web = images::busybox(&fixture.dir, "web", "page\n")?;
+        let peers = peers_image(build, &fixture.dir, &web, packages)?;
+        let (mut machine, host) = fixture.boot()?;
+        for archive in [&web, &peers] {
+            host.docker_ok(&["load", "-i", archive.to_str().context("path")?])?;
+        }
+        host.keelctl_ok(&["poweroff"])?;
+        machine.wait_off(Duration::from_secs(120))?;
+        fixture.hardware.clock = Clock::Instructions;
+        let (machine, host) = fixture.boot()?;
+        Ok(Self { machine, host })
+    }
+
+    /// Runs the client to its end in a container that sees the host's processes; what it printed.
+    fn load(&self, words: &[&str]) -> Result<Value> {
+        let text = self.host.docker_ok(&[&CLIENT[..], words].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("keel-load {words:?} printed {text:?}"))
+    }
+
+    fn peers_log(&self) -> String {
+        self.host.docker_ok(&["logs", "--tail", "40", PEERS]).unwrap_or_default()
+    }
+
+    /// Milliseconds until the killed runtime answers again. The client runs detached: its own stream would break.
+    fn back(&self) -> Result<Figure> {
+        let mut samples = Vec::new();
+        for _ in 0..BATCHES {
+            let services = self.host.keelctl_json(&["services"])?;
+            let runtime = services.as_array().into_iter().flatten().find(|service| service["name"] == "runtime");
+            let pid = runtime.and_then(|service| service["pid"].as_u64()).context("pid of the runtime")?.to_string();
+            let mut words: Vec<&str> = CLIENT.iter().copied().filter(|word| *word != "--rm").collect();
+            words.splice(1..1, ["-d", "--name", "back"]);
+            words.extend(["back", "--socket", "/keel.sock", "--pid", &pid]);
+            // The answer to this very call may be lost.
+            let _ = self.host.docker(&words).output();
+            self.host.wait_health(&self.machine, "good", Duration::from_secs(120))?;
+            self.host.docker_ok(&["wait", "back"])?;
+            let text = self.host.docker_ok(&["logs", "back"])?;
+            self.host.docker_ok(&["rm", "back"])?;
+            let document: Value = serde_json::from_str(&text).with_context(|| format!("keel-load printed {text:?}"))?;
+            samples.push(document["wallMs"].as_f64().context("wallMs")?);
+        }
+        let how = "the runtime killed with containers running, until its API answers; guest time";
+        Ok(Figure::new("engine_back_ms", "ms", Some(300.0), how, samples))
+    }
+
+    fn off(mut self) -> Result<()> {
+        self.host.keelctl_ok(&["poweroff"])?;
+        self.machine.wait_off(Duration::from_secs(300))
+    }
+}
+
+/// A container of the client's.
+const CLIENT: [&str; 11] = [
+    "run",
+    "--rm",
+    "--privileged",
+    "--pid=host",
+    "--network=none",
+    "-v",
+    "sockets:/sockets",
+    "-v",
+    "/run/keel/api.sock:/keel.sock",
+    "peers:1",
+    "/usr/bin/keel-load",
+];
+
+/// The peers' packages and what they need, in `build/bench/packages/`, fetched by apt from where this machine gets its own.
+fn packages(build: &Build) -> Result<Vec<PathBuf>> {
+    let folder = build.build.join("bench/packages");
+    fs::create_dir_all(&folder)?;
+    let listed = Command::new("apt-get")
+        .args(["-o", "Dir::State::status=/dev/null", "--print-uris", "-qq", "-y", "--no-install-recommends", "install"])
+        .args(PACKAGES)
+        .output()
+        .context("run apt-get")?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    // `'http://…/name.deb' name_version_arch.deb size digest`
+    let names: Vec<&str> = text.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    anyhow::ensure!(
+        !names.is_empty(),
+        "apt knows nothing of {PACKAGES:?}: {}",
+        String::from_utf8_lossy(&listed.stderr)
+    );
+    let wanted: Vec<&str> =
+        names.into_iter().filter(|name| !WITHOUT.iter().any(|other| name.starts_with(other))).collect();
+    let missing = wanted.iter().filter(|name| !folder.join(name).exists());
+    let orders: Vec<String> = missing
+        .filter_map(|name| {
+            let mut parts = name.split('_');
+            Some(format!("{}={}", parts.next()?, parts.next()?.replace("%3a", ":")))
+        })
+        .collect();
+    if !orders.is_empty() {
+        eprintln!("fetching {} packages of Docker and Podman", orders.len());
+        run(Command::new("apt-get").args(["-qq", "download"]).args(&orders).current_dir(&folder))?;
+    }
+    Ok(wanted.iter().map(|name| folder.join(name)).collect())
+}
+
+/// An image with the client, a container image for the peers, and these packages.
+fn peers_image(build: &Build, dir: &Path, web: &Path, packages: &[PathBuf]) -> Result<PathBuf> {
+    let root = dir.join("peers");
+    for folder in
+        ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc/containers", "proc", "sys", "dev", "run", "tmp", "var"]
+    {
+        fs::create_dir_all(root.join(folder))?;
+    }
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))?;
+    }
+    for package in packages {
+        let unpack = "dpkg-deb --fsys-tarfile \"$1\" | tar -x --keep-directory-symlink -C \"$2\"";
+        run(Command::new("sh").args(["-c", unpack, "sh"]).arg(package).arg(&root))?;
+    }
+    for folder in UNREAD {
+        let _ = fs::remove_dir_all(root.join(folder));
+    }
+    fs::copy("/bin/busybox", root.join("usr/bin/busybox"))
+        .context("copy /bin/busybox: is busybox-static installed?")?;
+    for name in ["mkdir", "cat", "echo", "sh"] {
+        let link = root.join("usr/bin").join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink("busybox", link)?;
+        }
+    }
+    let client = build.build.join("load/keel-load");
+    fs::copy(&client, root.join("usr/bin/keel-load"))
+        .with_context(|| format!("copy {}: run `make load`", client.display()))?;
+    fs::copy(web, root.join("web.tar"))?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
+    fs::write(root.join("etc/group"), "root:x:0:\n")?;
+    fs::write(root.join("etc/containers/policy.json"), r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)?;
+    let config = json!({ "Env": ["PATH=/usr/sbin:/usr/bin"] });
+    let image = images::pack(dir, PEERS, &root, &config)?;
+    fs::remove_dir_all(&root)?;
+    Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_to_the_median_of_the_peer() {
+        let samples =
+            vec![("keel", vec![10.0, 30.0, 20.0]), ("docker", vec![100.0, 400.0, 200.0]), ("podman", vec![50.0])];
+        let figures = ratios(&[("run", samples)]);
+        let of = |key: &str| figures.iter().find(|figure| figure.key == key);
+        assert_eq!(of("run_vs_docker").unwrap().samples, [0.05, 0.15, 0.1]);
+        assert_eq!(of("run_vs_podman").unwrap().value, 0.4);
+        assert_eq!(of("run_ms").unwrap().peers["docker"], 200.0);
+        assert!(of("exec_vs_docker").is_none());
+    }
+}
