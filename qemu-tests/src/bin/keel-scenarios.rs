@@ -7,8 +7,8 @@ use keel_qemu_tests::build::Build;
 use keel_qemu_tests::scenario::{Scenario, run_all};
 use keel_qemu_tests::scenarios::{SCENARIOS, prepare_releases};
 
-/// Machines that run at a time: one more than the processors of the least workstation, since guests wait a lot.
-const AT_ONCE: usize = 3;
+/// Machines that run at a time.
+const AT_ONCE: usize = 2;
 
 fn main() -> ExitCode {
     match run() {
