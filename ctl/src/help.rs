@@ -20,12 +20,14 @@ The host
   status                     how it is: release, health, addresses, problems
   services                   its own programs
   logs SERVICE [-f]          what one of them wrote; `init` is PID 1
+  boots [NUMBER | last]      when it booted, what ran, how that ended
   reboot, poweroff           stop everything in order, then go down
   version                    of keelctl and of the host
 Releases
   update status              what runs, what is in the other slot, what boots next
   update check               what the repository offers
-  update install [VERSION]   into the other slot; it boots next
+  update plan [VERSION]      what an install would fetch, copy and write
+  update install [VERSION]   into the other slot; it boots next; also --bundle FILE, --from URL
   update rollback            boot the other, good release next
 Containers (for more, point the docker command at the host)
   ps [-a]                    those that run, or all
@@ -94,13 +96,30 @@ Examples
 ",
     ),
     (
+        "boots",
+        "keelctl boots [NUMBER | last]
+
+Lists the host's boots, newest first, across releases and slots: when, what ran, on trial or not, for how long, and how
+it ended: who asked for the restart, which check failed, the words of a kernel panic, the watchdog, or nothing at all
+(power cut). With a number, or `last` for the one before this: its last log lines and kernel messages. A `?` behind
+the time: the clock wasn't known to be right.
+
+Examples
+  keelctl boots
+  keelctl boots last
+",
+    ),
+    (
         "update",
-        "keelctl update status | check | install [VERSION] | rollback
+        "keelctl update status | check | plan [VERSION] | install [VERSION | --bundle FILE | --from URL] | rollback
 
 status      what runs, what the other slot holds, what boots next, which releases failed here
 check       fetches and verifies the repository's metadata, writes nothing
+plan        what an install would fetch, copy and write, and whether there is room; changes nothing
 install     writes a release (the newest that may follow, or VERSION) into the slot that isn't running and makes it
             boot next; what runs is untouched. Leaving keelctl does not stop it: see `update status`.
+            --bundle sends a release in one file (keel-image bundle); --from has the host fetch one over HTTP, of
+            which it takes only what it doesn't have. Either is checked just as a repository is.
 rollback    makes the other, good release boot next
 
 A new release is on trial at first: if it doesn't prove itself, the machine goes back to this one by itself.
@@ -109,6 +128,7 @@ Examples
   keelctl update check
   keelctl update install && keelctl reboot
   keelctl update install 1.4.0
+  keelctl update install --bundle /media/stick/keel-1.4.0.bundle
 ",
     ),
     ("reboot", "keelctl reboot\n\nStops containers and services in order, then restarts the machine through its firmware.\n"),
@@ -169,7 +189,9 @@ mod tests {
 
     #[test]
     fn every_verb_of_the_overview_has_a_topic() {
-        for verb in ["status", "services", "logs", "update", "reboot", "poweroff", "ps", "run", "console", "version"] {
+        for verb in
+            ["status", "services", "logs", "boots", "update", "reboot", "poweroff", "ps", "run", "console", "version"]
+        {
             assert!(OVERVIEW.contains(verb), "{verb}");
             assert!(text(Some(verb)).starts_with("keelctl "), "{verb}");
         }

@@ -1,12 +1,16 @@
 //! `update …`: what is installed, what there is, installing it, going back.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::path::Path;
 
-use keel_spec::api::{InstallEvent, InstallRequest, Rollback, UpdateCheck, UpdateStatus};
+use keel_spec::api::plan::UpdatePlan;
+use keel_spec::api::{ErrorCode, InstallEvent, InstallRequest, Rollback, UpdateCheck, UpdateStatus};
 use keel_spec::release::Version;
 
 use crate::client::{Client, parse};
 use crate::error::{Failure, Result};
+use crate::http::Body;
 use crate::progress::{Progress, size};
 
 /// `keelctl update status`
@@ -25,12 +29,50 @@ pub fn check(client: &Client, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// `keelctl update plan [VERSION]`
+pub fn plan(client: &Client, version: Option<Version>, json: bool) -> Result<()> {
+    let request = serde_json::to_vec(&InstallRequest { version, from: None }).unwrap_or_default();
+    let text = client.patient_request("POST", "/keel/v1/update/plan", &request)?;
+    let plan: UpdatePlan = parse(&text)?;
+    print!("{}", if json { text } else { render_plan(&plan) });
+    Ok(())
+}
+
 /// `keelctl update install [VERSION]`
 pub fn install(client: &Client, version: Option<Version>, json: bool) -> Result<()> {
-    let request = serde_json::to_vec(&InstallRequest { version }).unwrap_or_default();
+    order(client, &InstallRequest { version, from: None }, json)
+}
+
+/// `keelctl update install --from URL`
+pub fn install_from(client: &Client, url: String, json: bool) -> Result<()> {
+    order(client, &InstallRequest { version: None, from: Some(url) }, json)
+}
+
+fn order(client: &Client, request: &InstallRequest, json: bool) -> Result<()> {
+    let request = serde_json::to_vec(request).unwrap_or_default();
+    follow(client, client.stream("POST", "/keel/v1/update/install", &request)?, Progress::new(), json)
+}
+
+/// `keelctl update install --bundle FILE`
+pub fn install_bundle(client: &Client, path: &Path, json: bool) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        Failure::new(ErrorCode::BadRequest, format!("read the bundle {}: {error}", path.display()))
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
     let mut progress = Progress::new();
+    let answer = client.upload("/keel/v1/update/bundle", length, &mut file, &mut |sent| {
+        if !json {
+            progress.step("send", sent, length);
+        }
+    })?;
+    follow(client, answer, progress, json)
+}
+
+/// Shows how far an install is, to its end.
+fn follow(client: &Client, answer: Body, mut progress: Progress, json: bool) -> Result<()> {
     let mut result = None;
-    client.lines("POST", "/keel/v1/update/install", &request, |line| {
+    client.lines_of(answer, |line| {
         let event = parse::<InstallEvent>(line)?;
         if json {
             println!("{line}");
@@ -87,6 +129,30 @@ fn render_status(status: &UpdateStatus) -> String {
     text
 }
 
+fn render_plan(plan: &UpdatePlan) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<12}{value}");
+    };
+    line("running", &plan.running.to_string());
+    if plan.slot.is_empty() {
+        line("install", &format!("{}: in the other slot already, it only has to be offered", plan.version));
+        return text;
+    }
+    let going_on = if plan.resume { ", going on where an install was stopped" } else { "" };
+    line("install", &format!("{} into slot {}{going_on}", plan.version, plan.slot));
+    line("fetch", &format!("{} at most", size(plan.fetch_bytes)));
+    line("copy", &format!("{} that are on the disk", size(plan.copy_bytes)));
+    line("write", &size(plan.write_bytes));
+    for name in &plan.remove {
+        line("remove", name);
+    }
+    for room in &plan.room {
+        line("room", &format!("{}: {} of {}", room.partition, size(room.needs_bytes), size(room.has_bytes)));
+    }
+    text
+}
+
 fn render_check(check: &UpdateCheck) -> String {
     let mut text = format!("running     {}\n", check.running);
     match &check.available {
@@ -105,6 +171,18 @@ fn render_check(check: &UpdateCheck) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_says_what_is_fetched_and_where_it_goes() {
+        let text = r#"{"running":"1.0.0","version":"1.1.0","slot":"b","fetch_bytes":2097152,"copy_bytes":1048576,
+            "write_bytes":3145728,"remove":["keel_0.9.0.efi"],"resume":true,
+            "room":[{"partition":"root-b","needs_bytes":1024,"has_bytes":2048}]}"#;
+        let text = render_plan(&parse(text).unwrap());
+        for wanted in ["1.1.0 into slot b, going on", "2.0 MiB at most", "keel_0.9.0.efi", "root-b: 1.0 KiB of 2.0 KiB"]
+        {
+            assert!(text.contains(wanted), "{wanted} in {text}");
+        }
+    }
 
     #[test]
     fn a_check_says_what_to_do() {

@@ -6,7 +6,7 @@ use crate::cli::{Invocation, Verb};
 use crate::client::Client;
 use crate::error::Result;
 use crate::target::Target;
-use crate::{console, containers, help, logs, run, status, update};
+use crate::{boots, console, containers, help, logs, run, status, update};
 
 /// Carries out what was typed.
 pub fn run(invocation: Invocation) -> Result<u8> {
@@ -21,9 +21,13 @@ pub fn run(invocation: Invocation) -> Result<u8> {
         Verb::Status => status::status(&client, json)?,
         Verb::Services => status::services(&client, json)?,
         Verb::Logs { service, follow } => logs::logs(&client, &service, follow, json)?,
+        Verb::Boots(which) => boots::boots(&client, which, json)?,
         Verb::UpdateStatus => update::status(&client, json)?,
         Verb::UpdateCheck => update::check(&client, json)?,
         Verb::UpdateInstall(version) => update::install(&client, version, json)?,
+        Verb::UpdatePlan(version) => update::plan(&client, version, json)?,
+        Verb::UpdateBundle(path) => update::install_bundle(&client, &path, json)?,
+        Verb::UpdateFrom(url) => update::install_from(&client, url, json)?,
         Verb::UpdateRollback => update::rollback(&client, json)?,
         Verb::Reboot => power(&client, "reboot", json)?,
         Verb::Poweroff => power(&client, "poweroff", json)?,

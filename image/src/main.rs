@@ -38,6 +38,8 @@ enum Verb {
     TufRoot(publish::RootArguments),
     /// Add a release to an update repository
     Publish(publish::PublishArguments),
+    /// Put a published release into one file, for hosts that reach no repository
+    Bundle(publish::bundle::BundleArguments),
 }
 
 #[derive(Args)]
@@ -200,6 +202,9 @@ fn main() -> Result<()> {
         }
         Verb::Publish(it) => {
             publish::publish(&it)?;
+        }
+        Verb::Bundle(it) => {
+            publish::bundle::bundle(&it)?;
         }
     }
     Ok(())

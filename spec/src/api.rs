@@ -7,11 +7,21 @@
 //! | `GET /keel/v1/logs/{service}` | text, one line each |
 //! | `GET /keel/v1/update` | [`UpdateStatus`] |
 //! | `POST /keel/v1/update/check` | [`UpdateCheck`] |
+//! | `POST /keel/v1/update/plan` with [`InstallRequest`] | [`UpdatePlan`](plan::UpdatePlan) |
 //! | `POST /keel/v1/update/install` with [`InstallRequest`] | stream of [`InstallEvent`], one JSON document a line |
+//! | `POST /keel/v1/update/bundle` with a bundle ([`crate::bundle`]) | the same |
 //! | `POST /keel/v1/update/rollback` | [`Rollback`] |
+//! | `GET /keel/v1/containers` | [`[ExpectedContainer]`](expected::ExpectedContainer), by name |
+//! | `GET /keel/v1/metrics` | figures in Prometheus' text format |
+//! | `GET /keel/v1/boots` | [`[Boot]`](boots::Boot), newest first |
+//! | `GET /keel/v1/boots/{number}/log` | text: last log lines, kernel messages |
 //! | `POST /keel/v1/reboot`, `POST /keel/v1/poweroff` | 204 |
 //!
 //! A failure is any other status with an [`ApiError`].
+
+pub mod boots;
+pub mod expected;
+pub mod plan;
 
 use serde::{Deserialize, Serialize};
 
@@ -231,6 +241,21 @@ pub struct UpdateStatus {
     pub bad: Vec<BadRelease>,
     /// What the updater is doing: `idle`, or a stage of an install.
     pub activity: String,
+    /// What it has done so far.
+    #[serde(default)]
+    pub figures: UpdateFigures,
+}
+
+/// What the updater has done since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdateFigures {
+    /// When a repository's metadata were last found good, seconds since the Unix epoch.
+    pub last_check_unix_s: Option<u64>,
+    /// Bytes of releases that came over the network.
+    pub fetched_bytes: u64,
+    /// Bytes of releases that were on the disk already.
+    pub copied_bytes: u64,
 }
 
 /// The release in the slot that isn't running.
@@ -262,6 +287,9 @@ pub struct InstallRequest {
     /// Which version; `None`: the newest that may follow.
     #[serde(default)]
     pub version: Option<Version>,
+    /// Address of a bundle (`http://`, `https://`) to install instead; its server has to serve ranges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// One line of an install's answer.

@@ -88,8 +88,18 @@ pub struct Health {
     pub within_s: u32,
     /// Seconds for which it must stay good without a break, 0 to 600, 5 by default.
     pub settle_s: u32,
+    /// Whether the containers that should run have to be up, and healthy where that is checked; they have to by default.
+    #[serde(default = "yes")]
+    pub containers: bool,
+    /// Names of containers that don't count.
+    #[serde(default)]
+    pub ignore_containers: Vec<String>,
     /// Checks beside the required services.
     pub checks: Vec<HealthCheck>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One health check.
@@ -161,7 +171,13 @@ impl Default for Settings {
                 issuer_key_pem: None,
             },
             update: Update { url: None, tries: 3, ca_pem: None, mirrors: Vec::new(), max_kib_per_s: 0 },
-            health: Health { within_s: 120, settle_s: 5, checks: Vec::new() },
+            health: Health {
+                within_s: 120,
+                settle_s: 5,
+                containers: true,
+                ignore_containers: Vec::new(),
+                checks: Vec::new(),
+            },
             registry: Registry::default(),
             proxy: Proxy::default(),
             console_prompt: true,

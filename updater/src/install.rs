@@ -133,6 +133,7 @@ impl<'a> Installer<'a, '_> {
         let count: u64 = missing.iter().map(|run| run.end - run.start).sum();
         let mut there = image.digests.blocks() - count;
         let told = |there: u64| there.saturating_mul(BLOCK).min(total);
+        self.mirrors.found(told(there));
         progress(stage, told(there), total);
         transfer::fetch(self.mirrors, image, missing, &mut |blocks| {
             there += blocks;

@@ -1,16 +1,20 @@
 //! The D-Bus interface, `org.keel.Updater1`. One operation at a time; each on a thread of its own, so that a status is
 //! answered while an install runs.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use keel_link::bus::{self, Emitter};
 use keel_spec::api::{ApiError, ErrorCode};
 use keel_spec::bus::InstallProgress;
-use keel_spec::release::Version;
+use keel_spec::release::{InvalidVersion, Version};
 use zbus::object_server::SignalEmitter;
 
 use crate::failure::{Failure, Result};
+use crate::history::Keeper;
+use crate::install::Progress;
 use crate::operations::Updater;
 
 /// Name of the interface.
@@ -27,6 +31,7 @@ pub struct Service(Arc<Shared>);
 
 struct Shared {
     updater: Arc<Updater>,
+    history: Arc<Keeper>,
     /// What is being done: `idle`, or a stage.
     activity: Mutex<String>,
     emitter: OnceLock<Emitter>,
@@ -60,12 +65,12 @@ impl Shared {
     }
 
     fn install(&self, version: &str) -> Result<String> {
-        let wanted: Option<Version> = match version {
-            "" => None,
-            text => Some(text.parse().map_err(|error: keel_spec::release::InvalidVersion| {
-                Failure::new(ErrorCode::BadRequest, error.to_string())
-            })?),
-        };
+        let wanted = wanted(version)?;
+        self.installing(|updater, progress| updater.install(wanted.as_ref(), progress))
+    }
+
+    /// Runs an install, and tells how far it is.
+    fn installing(&self, work: impl FnOnce(&Updater, Progress) -> Result<Version>) -> Result<String> {
         let running = self.begin("install")?;
         let mut last: Option<(&str, Instant)> = None;
         let mut progress = |stage: &'static str, done_bytes: u64, total_bytes: u64| {
@@ -80,13 +85,24 @@ impl Shared {
                 bus::block_on(emitter.emit(INTERFACE, "Progress", &body));
             }
         };
-        let outcome = self.updater.install(wanted.as_ref(), &mut progress);
+        let outcome = work(&self.updater, &mut progress);
         drop(running);
         match &outcome {
             Ok(version) => log::info!("installed {version}; it boots next"),
             Err(failure) => log::error!("{failure}"),
         }
         Ok(outcome?.to_string())
+    }
+}
+
+/// A version that was asked for; `None`: the newest that may follow.
+fn wanted(version: &str) -> Result<Option<Version>> {
+    match version {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|error: InvalidVersion| Failure::new(ErrorCode::BadRequest, error.to_string())),
     }
 }
 
@@ -101,8 +117,9 @@ fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
 
 impl Service {
     /// For an updater. The emitter is set once it serves.
-    pub fn new(updater: Arc<Updater>) -> Self {
-        Self(Arc::new(Shared { updater, activity: Mutex::new(IDLE.into()), emitter: OnceLock::new() }))
+    pub fn new(updater: Arc<Updater>, history: Arc<Keeper>) -> Self {
+        let activity = Mutex::new(IDLE.into());
+        Self(Arc::new(Shared { updater, history, activity, emitter: OnceLock::new() }))
     }
 
     /// Tells where progress is sent to.
@@ -138,8 +155,25 @@ impl Service {
         .await
     }
 
+    async fn plan(&self, version: String) -> Result<String, bus::Failure> {
+        self.blocking(move |shared| {
+            let _running = shared.begin("plan")?;
+            to_json(&shared.updater.preview(wanted(&version)?.as_ref())?)
+        })
+        .await
+    }
+
     async fn install(&self, version: String) -> Result<String, bus::Failure> {
         self.blocking(move |shared| shared.install(&version)).await
+    }
+
+    async fn install_bundle(&self, file: zbus::OwnedFd) -> Result<String, bus::Failure> {
+        let file = File::from(OwnedFd::from(file));
+        self.blocking(move |shared| shared.installing(|updater, progress| updater.install_bundle(file, progress))).await
+    }
+
+    async fn install_from(&self, url: String) -> Result<String, bus::Failure> {
+        self.blocking(move |shared| shared.installing(|updater, progress| updater.install_from(&url, progress))).await
     }
 
     async fn rollback(&self) -> Result<String, bus::Failure> {
@@ -148,6 +182,21 @@ impl Service {
             let next = shared.updater.rollback()?;
             log::info!("rolled back: {next} boots next");
             Ok(next.to_string())
+        })
+        .await
+    }
+
+    async fn boots(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| to_json(&shared.history.boots())).await
+    }
+
+    async fn boot_log(&self, number: u64) -> Result<String, bus::Failure> {
+        self.blocking(move |shared| {
+            let missing = || {
+                let message = format!("show the last lines of boot {number}: none are kept; see `keelctl boots`");
+                Failure::new(ErrorCode::NotFound, message)
+            };
+            shared.history.log(number)?.ok_or_else(missing)
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! The update repository: keys, metadata, signing (The Update Framework 1.0.33, consistent snapshots).
 //!
+//! - [`bundle`](mod@bundle): a release in one file
 //! - [`files`]: durable files of a repository
 //! - [`keys`]: role keys, and the root that names them
 //! - [`metadata`]: reading what is published, signing what is to be
@@ -9,6 +10,7 @@
 //! A repository is a folder that any static file server can offer: `N.root.json`, `N.snapshot.json`,
 //! `N.targets.json`, `timestamp.json` and `targets/<sha256>.<name>`.
 
+pub mod bundle;
 mod files;
 pub mod keys;
 pub mod metadata;

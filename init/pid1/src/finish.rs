@@ -3,9 +3,11 @@
 //! Here PID 1 may wait, since nothing else is left to do; the watchdog stays armed and ends it if it waits too long.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use keel_spec::control::Shutdown;
+use keel_spec::last_words::LastWords;
 use keel_spec::paths;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,6 +17,7 @@ use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::console::Console;
+use crate::farewell;
 use crate::watchdog::Watchdog;
 
 /// What the watchdog gives all of this.
@@ -27,13 +30,16 @@ const MESSAGE_WAIT: Duration = Duration::from_millis(50);
 /// Most mounts that are taken apart.
 const MAX_MOUNTS: usize = 4096;
 
-/// Stops the machine. Doesn't return, unless the kernel refuses even that.
-pub fn finish(how: Shutdown, console: &mut Console, watchdog: Option<&Watchdog>) {
+/// Leaves word for the next boot and stops the machine. Doesn't return, unless the kernel refuses even that.
+pub fn finish(how: Shutdown, console: &mut Console, watchdog: Option<&Watchdog>, words: &LastWords) {
     if let Some(watchdog) = watchdog {
         watchdog.last_feed(LIMIT_S);
     }
     end_all(Signal::SIGTERM, TERM_WAIT);
     end_all(Signal::SIGKILL, KILL_WAIT);
+    if let Err(error) = farewell::leave(Path::new(paths::LAST_WORDS), words) {
+        console.say(&format!("cannot leave {} for the next boot: {error}", paths::LAST_WORDS));
+    }
     rustix::fs::sync();
     for problem in unmount_state() {
         console.say(&problem);

@@ -115,7 +115,7 @@ fn prepare(handover: &Handover, console: &mut Console) -> Result<Machine, String
     if let Some(watchdog) = &watchdog {
         watchdog.feed();
     }
-    set_clock(console);
+    let clock_behind = set_clock(console);
     let _ = reboot(RebootCommand::CadOff);
     for (name, value) in SYSCTLS {
         // Not every kernel has every one.
@@ -137,17 +137,21 @@ fn prepare(handover: &Handover, console: &mut Console) -> Result<Machine, String
     if trial.running {
         console.say(&format!("this release is on trial until {} s after boot", trial.deadline_ms / 1000));
     }
-    Machine::new(std::mem::take(console), watchdog, trial, state_problem)
+    let mut machine = Machine::new(std::mem::take(console), watchdog, trial, state_problem)?;
+    machine.clock_behind = clock_behind;
+    Ok(machine)
 }
 
 /// Sets the clock to the release's build time, if it is behind that: certificates and update metadata are never
-/// older than the release that checks them.
-fn set_clock(console: &mut Console) {
+/// older than the release that checks them. Says whether it was.
+fn set_clock(console: &mut Console) -> bool {
     let os_release = fs::read_to_string(paths::OS_RELEASE).unwrap_or_default();
     let built = os_release.lines().find_map(|line| line.strip_prefix("BUILD_UNIX_S=")?.trim_matches('"').parse().ok());
-    if built.is_some_and(clock::not_before) {
+    let behind = built.is_some_and(clock::not_before);
+    if behind {
         console.say("the clock was behind the release's build time and has been set to it");
     }
+    behind
 }
 
 /// Makes the folders of services and containers, with every controller that the kernel has.

@@ -116,7 +116,7 @@ fn describe_down(service: &Service) -> String {
 }
 
 /// Milliseconds since boot, sleep included.
-fn uptime_ms() -> u64 {
+pub fn uptime_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
@@ -124,6 +124,12 @@ fn uptime_ms() -> u64 {
 /// `GET /keel/v1/services`
 pub async fn services(call: Call) -> Answer {
     Ok(json(StatusCode::OK, &call.context.host.control(|client| client.services()).await?))
+}
+
+/// `GET /keel/v1/containers`: those that should run.
+pub async fn containers(call: Call) -> Answer {
+    let engine = call.context.engine.clone();
+    Ok(json(StatusCode::OK, &blocking(move || Ok(engine.expected())).await?))
 }
 
 /// `GET /keel/v1/logs/{service}`
@@ -177,6 +183,7 @@ mod tests {
             boot_id: String::new(),
             on_trial,
             watchdog_reset: false,
+            clock_behind: false,
             trial_deadline_ms: 0,
             stages: Vec::new(),
             shutting_down: None,

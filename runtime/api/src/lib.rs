@@ -14,13 +14,15 @@
 //! - [`containers`], [`wait`], [`logs`], [`attach`], [`archive`], [`stats`]: `/containers/…`
 //! - [`exec`]: `/exec/…`; [`hijack`], [`detach`]: connections that become streams
 //! - [`events`](mod@events), [`when`]: `/events`, times in requests
+//! - [`metrics`]: the host in figures
 //! - [`networks`] for `/networks/…`, [`volumes`] for `/volumes/…`
-//! - [`keel`], [`update`]: `/keel/v1/…`
+//! - [`keel`], [`update`] ([`spool`]), [`boots`]: `/keel/v1/…`
 #![forbid(unsafe_code)]
 
 pub mod addresses;
 pub mod archive;
 pub mod attach;
+pub mod boots;
 pub mod call;
 pub mod certificate;
 pub mod containers;
@@ -35,6 +37,7 @@ pub mod image_filters;
 pub mod images;
 pub mod keel;
 pub mod logs;
+pub mod metrics;
 pub mod networks;
 pub mod pull;
 pub mod query;
@@ -45,6 +48,7 @@ pub mod respond;
 pub mod router;
 pub mod save;
 pub mod server;
+pub mod spool;
 pub mod stats;
 pub mod system;
 pub mod tls;

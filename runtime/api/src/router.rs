@@ -15,8 +15,8 @@ use crate::context::Context;
 use crate::query::{Query, decode};
 use crate::respond::{Body, Failure};
 use crate::{
-    archive, attach, containers, events, exec, images, keel, logs, networks, pull, registry, save, stats, system,
-    update, volumes, wait,
+    archive, attach, boots, containers, events, exec, images, keel, logs, metrics, networks, pull, registry, save,
+    stats, system, update, volumes, wait,
 };
 
 /// Minor version of the newest Docker Engine API that is served, 1.47.
@@ -122,12 +122,18 @@ static ROUTES: &[Route] = routes! {
 
     "GET" "/keel/v1/status" => keel::status;
     "GET" "/keel/v1/services" => keel::services;
+    "GET" "/keel/v1/containers" => keel::containers;
+    "GET" "/keel/v1/metrics" => metrics::metrics;
     "GET" "/keel/v1/logs/{}" => keel::logs;
     "POST" "/keel/v1/reboot" => keel::reboot;
     "POST" "/keel/v1/poweroff" => keel::poweroff;
+    "GET" "/keel/v1/boots" => boots::list;
+    "GET" "/keel/v1/boots/{}/log" => boots::log;
     "GET" "/keel/v1/update" => update::status;
     "POST" "/keel/v1/update/check" => update::check;
+    "POST" "/keel/v1/update/plan" => update::plan;
     "POST" "/keel/v1/update/install" => update::install;
+    "POST" "/keel/v1/update/bundle" => update::bundle;
     "POST" "/keel/v1/update/rollback" => update::rollback;
 };
 

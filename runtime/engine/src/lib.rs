@@ -6,6 +6,7 @@
 //!   `exec`, `terminal` (`resize`)
 //! - `recover`: what it does after a restart of this program or of the host
 //! - `watch`: the threads that take note of exits and do what is scheduled; `exit`, `schedule`: what they do
+//! - `expected`: which containers should run
 //! - `restart`, `health`: restart policies and health checks, pure; `probe`: runs the latter
 //! - `networks`: networks are made, shown and removed; `joining`: containers enter and leave them; `endpoints`: their
 //!   places in Docker's words
@@ -35,6 +36,7 @@ mod error;
 pub mod events;
 mod exec;
 mod exit;
+mod expected;
 mod files;
 mod filter;
 mod health;

@@ -55,6 +55,8 @@ pub(super) struct Update {
 pub(super) struct Health {
     pub within_s: Number,
     pub settle_s: Number,
+    pub containers: Option<bool>,
+    pub ignore_containers: Texts,
     pub check: Vec<Spanned<Check>>,
 }
 
