@@ -29,7 +29,11 @@ FAULTS    := hang-init never-ready panic-init
 
 # $(call install,FROM,TO): copies only what changed, so that nothing is built again for a newer date.
 install = cmp -s $(1) $(2) || install -m 755 $(1) $(2)
-cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='-C target-feature=+crt-static' \
+# Static; relocations packed (glibc 2.36 unpacks them), equal functions once, no tables for unwinding, since a panic
+# aborts: each makes the programs smaller.
+host_flags = -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,-z,pack-relative-relocs \
+             -C link-arg=-Wl,--icf=all
+cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='$(host_flags)' \
              cargo build -q --profile host --target $(TARGET)
 BUILT     := build/cargo/$(TARGET)/host
 

@@ -59,7 +59,7 @@ pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     let mut all = Vec::new();
     for (figure, verb, network) in [("run", "run", "none"), ("run_network", "run", "bridge"), ("exec", "exec", "none")]
     {
-        let mut samples: Vec<(&str, Vec<f64>)> = ENGINES.iter().map(|(name, _)| (*name, Vec::new())).collect();
+        let mut samples: Samples = ENGINES.iter().map(|(name, _)| (*name, Vec::new())).collect();
         for _ in 0..BATCHES {
             for ((name, socket), (_, times)) in ENGINES.iter().zip(&mut samples) {
                 // Podman keeps "bridge" for its own default network under another name.
@@ -99,8 +99,11 @@ pub fn many(build: &Build) -> Result<Vec<Figure>> {
     Ok(vec![figure])
 }
 
+/// Milliseconds by engine.
+type Samples = Vec<(&'static str, Vec<f64>)>;
+
 /// Ours divided by the median of each peer; and the times themselves.
-fn ratios(all: &[(&str, Vec<(&str, Vec<f64>)>)]) -> Vec<Figure> {
+fn ratios(all: &[(&str, Samples)]) -> Vec<Figure> {
     let how = "create, start, wait, remove of `true` through the API without network; busy guest time, a nanosecond an \
                instruction; ours divided by theirs";
     let exec_how = "`exec` of `true` through the API, likewise";
@@ -128,7 +131,7 @@ fn ratios(all: &[(&str, Vec<(&str, Vec<f64>)>)]) -> Vec<Figure> {
     figures
 }
 
-fn median(samples: &[(&str, Vec<f64>)], engine: &str) -> f64 {
+fn median(samples: &Samples, engine: &str) -> f64 {
     let mut times =
         samples.iter().find(|(name, _)| *name == engine).map(|(_, times)| times.clone()).unwrap_or_default();
     times.sort_by(f64::total_cmp);
