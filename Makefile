@@ -3,6 +3,7 @@
 VERSION  ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 PORT     ?= 2376
 WEB_PORT ?= 8080
+PREFIX   ?= /usr/local
 MEMORY   ?= 1024
 FRESH    ?=
 # How long `make fuzz` spends on each parser.
@@ -20,8 +21,8 @@ TARGET    := x86_64-unknown-linux-gnu
 HOST_PACKAGES := keel-init keel-host keel-updater keel-runtime keelctl
 TOOLS     := target/debug
 IMAGE     := $(TOOLS)/keel-image
-PACKAGES  := build-essential busybox-static ca-certificates cpio cryptsetup-bin dosfstools e2fsprogs erofs-utils git iproute2 \
-             crun kmod mtools nftables openssl ovmf docker-registry qemu-system-x86 runc sbsigntool skopeo xz-utils \
+PACKAGES  := build-essential busybox-static ca-certificates containerd cpio cryptsetup-bin dosfstools e2fsprogs erofs-utils git iproute2 \
+             crun kmod mtools nftables openssl ovmf docker-registry podman qemu-system-x86 runc sbsigntool skopeo strace xz-utils \
              zstd util-linux
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
@@ -37,7 +38,8 @@ cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='$(host_flags)' \
              cargo build -q --profile host --target $(TARGET)
 BUILT     := build/cargo/$(TARGET)/host
 
-.PHONY: help deps tools programs conformance-programs conformance faults load keys inputs release image run publish demo test checks parts fuzz bench lint clean
+.PHONY: help deps tools programs oci install-oci conformance-programs conformance faults load keys inputs release image run \
+        publish demo test checks parts fuzz bench lint clean
 
 help:
 	@echo 'make image    a signed release and a disk image, in build/cloud/'
@@ -45,6 +47,7 @@ help:
 	@echo 'make publish  VERSION=X.Y.Z: builds that version into the update repository build/cloud/repository'
 	@echo 'make demo     boots, updates and breaks a machine, and shows what it does about it'
 	@echo 'make test     formatting, lints, unit tests, then scenarios in QEMU (ARGS=NAME: these scenarios only)'
+	@echo 'make oci      the OCI runtime as a command for this machine, build/programs/keel-oci (make install-oci PREFIX=/usr/local)'
 	@echo 'make conformance  the OCI runtime against its specification, beside crun and runc, here and in a guest (ARGS=NAME-PART)'
 	@echo 'make fuzz     all parsers on changed inputs (SECONDS_EACH=60 for each; ARGS=NAME: these only)'
 	@echo 'make bench    size, boot and memory, measured (ARGS=KEY: these figures only)'
@@ -75,15 +78,25 @@ programs: deps
 	@$(foreach p,init host updater runtime,$(call install,$(BUILT)/keel-$(p),build/programs/$(p)) &&) \
 		$(call install,$(BUILT)/keelctl,build/programs/keelctl)
 
+# For workstations and other engines: Podman, containerd, Docker.
+oci: deps
+	@$(cargo_host) -p keel-oci
+	@mkdir -p build/programs
+	@$(call install,$(BUILT)/keel-oci,build/programs/keel-oci)
+
+install-oci: oci
+	install -D -m 755 build/programs/keel-oci $(DESTDIR)$(PREFIX)/bin/keel-oci
+
 # The OCI runtime as a command, and the suite that holds it to its specification. Static, for bundles and bare guests.
 conformance-programs: deps
 	@$(cargo_host) -p keel-oci -p keel-oci-conformance
 	@mkdir -p build/conformance
 	@$(foreach p,keel-oci keel-oci-conformance keel-oci-probe,$(call install,$(BUILT)/$(p),build/conformance/$(p)) &&) true
 
-# The whole table, with crun and runc as the check of the suite itself.
+# The whole table, with crun and runc as the check of the suite itself; then engines that are told to use our runtime.
 conformance: conformance-programs inputs
 	@$(TOOLS)/keel-conformance --peers --table $(ARGS)
+	@$(if $(ARGS),true,$(TOOLS)/keel-conformance --engines)
 
 # Programs that break a release on purpose, for tests.
 faults: deps

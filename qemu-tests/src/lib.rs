@@ -5,6 +5,7 @@
 //! - [`build`]: releases and disks, made by the project's own `keel-image`
 //! - [`clients`]: `docker` and `keelctl`, run as an operator runs them
 //! - [`conformance`]: the OCI runtime's suite, here and in a bare guest
+//! - [`engines`]: Podman and containerd with our OCI runtime
 //! - [`images`]: container images of Debian's busybox
 //! - [`machine`]: QEMU with firmware, disk, network, watchdog and a serial console
 //! - [`registry`]: Debian's `docker-registry` on loopback
@@ -18,6 +19,7 @@ pub mod bench;
 pub mod build;
 pub mod clients;
 pub mod conformance;
+pub mod engines;
 pub mod images;
 pub mod machine;
 pub mod registry;

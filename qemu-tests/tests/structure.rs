@@ -29,7 +29,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("keel-init", &["keel-spec"]),
     ("keel-host", &["keel-spec", "keel-durable", "keel-link"]),
     ("keel-updater", &["keel-spec", "keel-durable", "keel-link", "keel-fetch"]),
-    ("keel-oci", &["keel-spec"]),
+    ("keel-oci", &["keel-spec", "keel-durable"]),
     ("keel-store", &["keel-spec", "keel-durable", "keel-fetch"]),
     ("keel-net", &["keel-spec", "keel-durable"]),
     ("keel-volumes", &["keel-durable"]),
