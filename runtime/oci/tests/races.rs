@@ -123,11 +123,11 @@ fn a_folder_in_the_place_of_proc_keeps_nothing_from_being_hidden() {
 #[test]
 fn a_console_that_becomes_a_link_covers_nothing_else() {
     let image = Image::new();
-    fs::write(image.path("etc/target"), "").unwrap();
     fs::create_dir_all(image.path("devices/pts")).unwrap();
     let names = [image.path("devices/console"), image.path("devices/link")];
+    fs::write(image.path("devices/other"), "").unwrap();
     fs::write(&names[0], "").unwrap();
-    symlink("/etc/target", &names[1]).unwrap();
+    symlink("other", &names[1]).unwrap();
     let mut s = host_users(spec("true"));
     s.mounts.retain(|m| !m.destination.starts_with("/dev"));
     s.mounts.push(bind("/dev", &image.path("devices")));
@@ -139,7 +139,7 @@ fn a_console_that_becomes_a_link_covers_nothing_else() {
     });
     s.process.terminal = true;
     race(&image, &s, names, |pid| {
-        let covered = mounts(pid).into_iter().find(|m| m.place == "/etc/target");
+        let covered = mounts(pid).into_iter().find(|m| m.place == "/dev/other");
         assert_eq!(covered, None);
     });
 }
