@@ -131,6 +131,12 @@ pub struct Registry {
     /// Whether images are pulled and run by digest only, so that no registry chooses what runs.
     #[serde(default)]
     pub require_digest: bool,
+    /// Whether each image that is pulled or run must be signed by one of the keys.
+    #[serde(default)]
+    pub require_signature: bool,
+    /// Public keys of cosign, PEM.
+    #[serde(default)]
+    pub signature_keys_pem: Vec<String>,
     /// Where images of a registry are looked for first, in order.
     #[serde(default)]
     pub mirrors: Vec<Mirror>,

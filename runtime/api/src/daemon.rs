@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use keel_build::Builder;
 use keel_engine::Engine;
 use keel_link::control::{self, Client};
 use keel_spec::config::Settings;
 use keel_spec::control::Event;
 use keel_spec::paths;
+use keel_spec::tuf::PublicKey;
 use keel_store::Store;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -126,6 +128,7 @@ fn open_engine(options: &Options, settings: &Settings) -> anyhow::Result<Arc<Eng
             no_proxy: settings.proxy.no_proxy.clone(),
         },
         require_digest: settings.registry.require_digest,
+        signature_keys: signature_keys(settings)?,
         stall_limit: None,
     };
     let store = Arc::new(Store::open(&options.state, store_options).context("cannot open the image store")?);
@@ -136,6 +139,17 @@ fn open_engine(options: &Options, settings: &Settings) -> anyhow::Result<Arc<Eng
         Engine::open(&options.state, settings, store)
     };
     engine.context("cannot open the container engine")
+}
+
+/// The keys of which one must have signed each image. A config that was checked whole has no others than readable ones;
+/// should that ever be otherwise, no image may run for want of a key.
+fn signature_keys(settings: &Settings) -> anyhow::Result<Vec<PublicKey>> {
+    if !settings.registry.require_signature {
+        return Ok(Vec::new());
+    }
+    let keys: Vec<_> = settings.registry.signature_keys_pem.iter().filter_map(|pem| PublicKey::from_pem(pem)).collect();
+    anyhow::ensure!(!keys.is_empty(), "the machine config wants signed images and has no key that can be read");
+    Ok(keys)
 }
 
 /// Why the daemon ends.
@@ -161,8 +175,11 @@ async fn serve(
     let tls = open_tls(&options, &settings, &mut problems);
     let local =
         server::bind_unix(&options.socket).with_context(|| format!("cannot listen on {}", options.socket.display()))?;
+    let builder =
+        Builder::open(engine.clone(), &options.state.join("build")).context("cannot open the image builder")?;
     let context = Arc::new(Context {
         engine,
+        builder: Arc::new(builder),
         host: Host::new(!options.standalone),
         tls_listen: tls.as_ref().map(|_| settings.api.listen.to_string()),
         settings,

@@ -9,7 +9,8 @@
 //! - [`router`]: which endpoint answers which request
 //! - [`call`], [`query`], [`respond`]: requests and answers
 //! - [`system`]: `/_ping`, `/version`, `/info`
-//! - [`images`], [`image_filters`], [`pull`], [`save`]: `/images/…`
+//! - [`images`], [`image_filters`], [`pull`], [`save`]: `/images/…`; [`commit`]: `/commit`; [`build`]: `/build`
+//! - [`disk_usage`] for `/system/df`
 //! - [`registry`], [`registry_auth`]: what goes to registries
 //! - [`containers`], [`wait`], [`logs`], [`attach`], [`archive`], [`stats`]: `/containers/…`
 //! - [`exec`]: `/exec/…`; [`hijack`], [`detach`]: connections that become streams
@@ -23,12 +24,15 @@ pub mod addresses;
 pub mod archive;
 pub mod attach;
 pub mod boots;
+pub mod build;
 pub mod call;
 pub mod certificate;
+pub mod commit;
 pub mod containers;
 pub mod context;
 pub mod daemon;
 pub mod detach;
+pub mod disk_usage;
 pub mod events;
 pub mod exec;
 pub mod hijack;

@@ -15,8 +15,8 @@ use crate::context::Context;
 use crate::query::{Query, decode};
 use crate::respond::{Body, Failure};
 use crate::{
-    archive, attach, boots, containers, events, exec, images, keel, logs, metrics, networks, pull, registry, save,
-    stats, system, update, volumes, wait,
+    archive, attach, boots, build, commit, containers, disk_usage, events, exec, images, keel, logs, metrics, networks,
+    pull, registry, save, stats, system, update, volumes, wait,
 };
 
 /// Minor version of the newest Docker Engine API that is served, 1.47.
@@ -53,6 +53,10 @@ static ROUTES: &[Route] = routes! {
     "GET" "/version" => system::version;
     "GET" "/info" => system::info;
     "GET" "/events" => events::events;
+    "GET" "/system/df" => disk_usage::disk_usage;
+    "POST" "/commit" => commit::commit;
+    "POST" "/build" => build::build;
+    "POST" "/build/prune" => build::prune;
     "POST" "/auth" => registry::login;
 
     "GET" "/containers/json" => containers::list;
@@ -141,7 +145,6 @@ static ROUTES: &[Route] = routes! {
 const UNSUPPORTED: &[&str] = &[
     "auth",
     "build",
-    "commit",
     "configs",
     "containers",
     "distribution",
@@ -297,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_says_whose_fault_it_is() {
-        assert_eq!(pattern("POST", "/build"), Err(StatusCode::NOT_IMPLEMENTED));
+        assert_eq!(pattern("POST", "/session"), Err(StatusCode::NOT_IMPLEMENTED));
         assert_eq!(pattern("GET", "/nonsense"), Err(StatusCode::NOT_FOUND));
         assert_eq!(pattern("PUT", "/keel/v1/status"), Err(StatusCode::METHOD_NOT_ALLOWED));
         assert_eq!(pattern("GET", "/volumes/x"), Ok(("/volumes/{*}", "x".into())));

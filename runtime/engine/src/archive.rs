@@ -94,7 +94,7 @@ impl Engine {
                 Ok(owner) => owner,
                 Err(error) => return Ok(Err(error)),
             };
-            let options = UnpackOptions { keep_kinds, owner };
+            let options = UnpackOptions { keep_kinds, owner, ..UnpackOptions::default() };
             as_creator(root.base(), || unpack(root, Path::new(path), input, options)).map(Ok)
         });
         let unpacked = result?.map_err(|error| path_error(&container, path, error))??;
@@ -149,7 +149,8 @@ impl Engine {
         changes::size_bytes(&upper).doing(|| format!("measuring container {}", container.id))
     }
 
-    fn upper(&self, container: &Container) -> Result<Option<Root>, Error> {
+    /// What a container has changed, as overlayfs keeps it; `None`: it was never started.
+    pub(crate) fn upper(&self, container: &Container) -> Result<Option<Root>, Error> {
         let path = container.folder.join("rootfs/upper");
         match open_folder(&path) {
             Ok(fd) => Ok(Some(Root::new(fd, container.config().uid_base.unwrap_or(0)))),
@@ -172,7 +173,7 @@ impl Engine {
         let lower = self.store.mount(&image_id(&config)?, &scratch, mapping).map_err(from_store);
         let result = lower.and_then(|lower| {
             let lower = Root::new(lower, config.uid_base.unwrap_or(0));
-            let found = changes::changes(&upper, &lower).and_then(|found| work(&upper, found));
+            let found = changes::changes(&upper, &lower, true).and_then(|found| work(&upper, found));
             found.doing(|| format!("reading what container {} has changed", container.id))
         });
         if let Err(error) = remove_all(&scratch) {
@@ -234,13 +235,14 @@ pub(crate) fn running_root(container: &Container) -> Result<OwnedFd, Error> {
     }
 }
 
-fn open_folder(path: &Path) -> std::io::Result<OwnedFd> {
+/// Opens a folder of the host.
+pub(crate) fn open_folder(path: &Path) -> std::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
-/// The container's own user and group, from its own files.
-fn find_owner(root: &Root, user: &str) -> Result<Option<(u32, u32)>, Error> {
+/// The user and group that a name such as `app:staff` or a number stands for in a root's own files.
+pub fn find_owner(root: &Root, user: &str) -> Result<Option<(u32, u32)>, Error> {
     let read = |path: &str| crate::start::read_inside(root, path);
     let found = users::find(user, &[], &read("etc/passwd")?, &read("etc/group")?)?;
     Ok(Some((found.user.uid, found.user.gid)))

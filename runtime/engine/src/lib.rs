@@ -3,7 +3,7 @@
 //!
 //! - [`Engine`] (`engine`): its start and what it knows; its verbs are in `create`, `start`, `stop`, `wait`, `remove`,
 //!   `attach`, `list` (`filter`), `inspect`, `pause`, `top`, `stats`, `events`, `prune`, `update`, `archive` (`cp`, `export`, `diff`),
-//!   `exec`, `terminal` (`resize`)
+//!   `exec`, `commit`, `terminal` (`resize`)
 //! - `recover`: what it does after a restart of this program or of the host
 //! - `watch`: the threads that take note of exits and do what is scheduled; `exit`, `schedule`: what they do
 //! - `expected`: which containers should run
@@ -16,7 +16,7 @@
 //! - `container`, `disk`: a container in memory and on disk
 //! - `stdio`, `stdin`, `log`: its streams
 //! - `network`: the containers' network, set up when it is first wanted
-//! - `inside`: files of a container, from outside
+//! - [`inside`]: files of a container, from outside; builds use it, too
 //! - `processes`: its processes
 //! - `cancel`, `output`, `error`: what callers hold
 //! - `show`: its state in Docker's words
@@ -27,6 +27,7 @@ mod archive;
 mod attach;
 mod cancel;
 mod clock;
+mod commit;
 mod container;
 mod create;
 mod disk;
@@ -41,7 +42,7 @@ mod files;
 mod filter;
 mod health;
 mod id;
-mod inside;
+pub mod inside;
 mod inspect;
 mod joining;
 mod list;
@@ -73,7 +74,7 @@ mod volumes;
 mod wait;
 mod watch;
 
-pub use archive::FileChange;
+pub use archive::{FileChange, find_owner};
 pub use cancel::Cancel;
 pub use engine::{Counts, Engine, Options};
 pub use error::Error;

@@ -1,8 +1,8 @@
 //! Images and their layers: pulled, loaded, kept by content, mounted.
 //!
-//! - `change`: instructions of a Dockerfile that change an image's config
 //! - [`create`]: images made here: imports, commits
 //! - [`digest`]: SHA-256 digests, and streams that compute them
+//! - [`draft`]: images in the making
 //! - [`error`]: what can go wrong, with Docker's wording where its clients show it
 //! - [`image`]: what is known of an image
 //! - `layer`: layers: archives in, folders out
@@ -22,9 +22,9 @@
 //! - `userns`: ID mappings in the shape that the kernel takes
 #![deny(unsafe_code)]
 
-mod change;
 pub mod create;
 pub mod digest;
+pub mod draft;
 pub mod error;
 pub mod image;
 mod layer;
@@ -45,10 +45,13 @@ mod userns;
 
 pub use create::{Commit, Import};
 pub use digest::{Digest, ImageId};
+pub use draft::{Draft, Held};
 pub use error::Error;
 pub use image::{Healthcheck, Image, ImageConfig};
 pub use keel_fetch::Proxies;
+pub use layer::codec::Decoder;
+pub use model::runs_here;
 pub use progress::{Progress, Status};
 pub use reference::Reference;
 pub use remote::{Auth, Pull};
-pub use store::{IdMap, Loaded, Options, Removed, Store};
+pub use store::{IdMap, Loaded, Options, Pins, Removed, Store};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, ImageId};
 use crate::error::Error;
 use crate::reference::Reference;
+use crate::registry::signature::Signed;
 
 /// Longest `images.json`.
 const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -32,6 +33,9 @@ pub struct Record {
     /// When it got a name last, seconds since 1970.
     #[serde(default)]
     pub tagged_unix_s: Option<i64>,
+    /// The signature that it was pulled with.
+    #[serde(default)]
+    pub signed: Option<Signed>,
 }
 
 /// All images.
@@ -90,6 +94,13 @@ impl Images {
         let record = self.images.entry(id).or_default();
         record.layers = layers;
         record.manifest = manifest.or(record.manifest);
+    }
+
+    /// Notes an image's signature.
+    pub fn sign(&mut self, id: &ImageId, signed: Signed) -> Result<(), Error> {
+        let record = self.images.get_mut(id).ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        record.signed = Some(signed);
+        Ok(())
     }
 
     /// Gives an image a name; another image that has it loses it.
@@ -155,9 +166,10 @@ impl Images {
         }
     }
 
-    /// Configs and manifests of all images.
+    /// Configs, manifests and signed indexes of all images.
     pub fn blobs(&self) -> BTreeSet<Digest> {
-        self.images.iter().flat_map(|(id, record)| [Some(*id), record.manifest]).flatten().collect()
+        let index = |record: &Record| record.signed.as_ref().and_then(|signed| signed.index);
+        self.images.iter().flat_map(|(id, record)| [Some(*id), record.manifest, index(record)]).flatten().collect()
     }
 
     /// Images with a tag of this repository, with those tags: for a name without tag and digest.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use keel_durable as durable;
 use keel_fetch::{Client, Proxies};
+use keel_spec::tuf::PublicKey;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::digest::{Digest, ImageId};
@@ -20,6 +21,7 @@ use crate::model::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::progress::{Progress, Status};
 use crate::records::{Images, Record, Records};
 use crate::reference::Reference;
+use crate::registry::signature::Signed;
 use crate::userns::Namespaces;
 use crate::{load, mount, remove};
 
@@ -36,6 +38,8 @@ pub struct Options {
     pub proxies: Proxies,
     /// Whether images are pulled and run by digest only.
     pub require_digest: bool,
+    /// Keys of which one must have signed each image that is pulled or run; none: signatures aren't asked for.
+    pub signature_keys: Vec<PublicKey>,
     /// How long nothing may come from a registry before it counts as broken off; `None`: 30 s.
     pub stall_limit: Option<Duration>,
 }
@@ -131,6 +135,11 @@ impl Store {
             loaded.push(Loaded { id, tags });
         }
         Ok(loaded)
+    }
+
+    /// The HTTP client, with the machine config's proxies and certificate authorities.
+    pub fn http(&self) -> &Client {
+        &self.client
     }
 
     /// All images, newest first.
@@ -264,6 +273,16 @@ impl Store {
         Ok(id)
     }
 
+    /// Notes the signature that an image was pulled with, and the index that it is of.
+    pub(crate) fn note_signature(&self, id: &ImageId, mut signed: Signed, index: Option<&[u8]>) -> Result<(), Error> {
+        let mut records = self.records();
+        signed.index = index.map(|index| self.write_blob(index)).transpose()?;
+        let before = records.images().clone();
+        records.change(|images| images.sign(id, signed))?;
+        self.forget_blobs(&before, records.images());
+        Ok(())
+    }
+
     /// Keeps a config or manifest by its digest.
     fn write_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
@@ -349,7 +368,7 @@ pub(crate) fn now_unix_s() -> i64 {
 }
 
 /// Layers held by an operation. When it ends without having recorded an image, they go.
-pub(crate) struct Pins<'a> {
+pub struct Pins<'a> {
     store: &'a Store,
     layers: Vec<Digest>,
 }

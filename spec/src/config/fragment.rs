@@ -74,6 +74,8 @@ pub(super) struct Registry {
     pub insecure: Texts,
     pub ca_pem: Text,
     pub require_digest: Option<bool>,
+    pub require_signature: Option<Spanned<bool>>,
+    pub signature_keys_pem: Texts,
     pub mirror: Vec<Spanned<Mirror>>,
 }
 

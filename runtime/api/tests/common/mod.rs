@@ -45,6 +45,7 @@ impl Daemon {
             .arg(format!("unix://{}", self.folder.path().join("api.sock").display()))
             .args(arguments)
             .env("DOCKER_CONFIG", self.folder.path())
+            .env("DOCKER_BUILDKIT", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

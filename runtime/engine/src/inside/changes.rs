@@ -36,8 +36,9 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
-/// All changes, in the order of their paths. `upper` is overlayfs' upper folder, `lower` the image.
-pub fn changes(upper: &Root, lower: &Root) -> io::Result<Vec<Change>> {
+/// All changes, in the order of their paths. `upper` is overlayfs' upper folder, `lower` the image. `ran`: a container
+/// ran there, so that mount points which the engine made are no changes.
+pub fn changes(upper: &Root, lower: &Root, ran: bool) -> io::Result<Vec<Change>> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(path) = folders.pop() {
@@ -58,7 +59,7 @@ pub fn changes(upper: &Root, lower: &Root) -> io::Result<Vec<Change>> {
             if meta.is_folder() {
                 folders.push(path.clone());
             }
-            if let Some(kind) = judge(&path, &meta, was.as_ref(), opaque) {
+            if let Some(kind) = judge(&path, &meta, was.as_ref(), opaque, ran) {
                 found.push(Change { path, kind });
             }
         }
@@ -75,7 +76,7 @@ pub fn changes(upper: &Root, lower: &Root) -> io::Result<Vec<Change>> {
 }
 
 /// What one entry of the upper folder says; `None`: nothing.
-fn judge(path: &Path, meta: &Meta, was: Option<&Meta>, opaque: bool) -> Option<ChangeKind> {
+fn judge(path: &Path, meta: &Meta, was: Option<&Meta>, opaque: bool, ran: bool) -> Option<ChangeKind> {
     if meta.is_whiteout() {
         return (was.is_some() && !opaque).then_some(ChangeKind::Deleted);
     }
@@ -83,7 +84,7 @@ fn judge(path: &Path, meta: &Meta, was: Option<&Meta>, opaque: bool) -> Option<C
         let ours =
             OURS.iter().any(|ours| path == Path::new(ours)) || path.starts_with("dev") || path.starts_with("sys");
         let empty = meta.is_folder() || meta.size_bytes == 0;
-        return (!(ours && empty)).then_some(ChangeKind::Added);
+        return (!(ran && ours && empty)).then_some(ChangeKind::Added);
     };
     // Overlayfs copies the folders above a change, too: that alone is none.
     let same = meta.is_folder() && was.is_folder() && (meta.mode, meta.uid, meta.gid) == (was.mode, was.uid, was.gid);

@@ -98,7 +98,7 @@ fn hostile_names_and_kinds_are_refused() {
         bytes.resize(512 + 1024, 0);
         bytes
     };
-    let options = UnpackOptions { keep_kinds: true, owner: None };
+    let options = UnpackOptions { keep_kinds: true, ..UnpackOptions::default() };
     for (name, kind) in [
         (&b"../x"[..], tar::EntryType::Regular),
         (b"a/../../x", tar::EntryType::Regular),
@@ -125,7 +125,7 @@ fn changes_are_told_apart() {
     let folder = rustix::fs::openat(CWD, upper.path().join("etc"), OFlags::PATH, Mode::empty()).unwrap();
     rustix::fs::mknodat(&folder, "gone", rustix::fs::FileType::CharacterDevice, Mode::empty(), 0).unwrap();
     let (upper, lower) = (root(upper.path()), root(lower.path()));
-    let found = changes::changes(&upper, &lower).unwrap();
+    let found = changes::changes(&upper, &lower, true).unwrap();
     let shown: Vec<_> = found.iter().map(|c| (c.path.to_str().unwrap(), c.kind)).collect();
     let expected = [
         ("etc", ChangeKind::Modified),
