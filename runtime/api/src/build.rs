@@ -203,7 +203,7 @@ mod tests {
             ("version=2", "DOCKER_BUILDKIT=0"),
             ("remote=https%3A%2F%2Fx", "address"),
             ("squash=1", "--squash"),
-            ("t=A", "A"),
+            ("t=A", "lowercase"),
             ("buildargs=x", "buildargs"),
         ] {
             let failure = options(query).unwrap_err();
