@@ -4,7 +4,7 @@
 //! descriptor. What isn't a bundle is refused at the first header that doesn't fit, before the rest is sent.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -54,7 +54,7 @@ fn fill(spool: &mut Spool, body: &mut dyn Read) -> Result<(), Failure> {
     }
     watch.reader.finish(Some(watch.at)).map_err(refused)?;
     // What was kept free for more than came goes back.
-    let cut = spool.file.set_len(watch.at);
+    let cut = spool.file.set_len(watch.at).and_then(|()| spool.file.rewind());
     cut.map_err(|error| spool.failed(&error))
 }
 
@@ -177,9 +177,9 @@ mod tests {
         let (folder, bytes) = (tempfile::tempdir().unwrap(), bundle());
         for (size, length) in [(1, None), (511, None), (513, Some(bytes.len() as u64)), (1 << 20, Some(1 << 20))] {
             let file = take(folder.path(), length, Pieces(&bytes, size)).unwrap();
-            let mut taken = vec![0; bytes.len()];
-            std::os::unix::fs::FileExt::read_exact_at(&file, &mut taken, 0).unwrap();
-            assert!(taken == bytes && file.metadata().unwrap().len() == bytes.len() as u64, "pieces of {size}");
+            let mut taken = Vec::new();
+            (&file).read_to_end(&mut taken).unwrap();
+            assert!(taken == bytes, "pieces of {size}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
     }
