@@ -73,6 +73,8 @@ fn own(script: &str) -> Spec {
 #[test]
 fn a_user_is_root_of_a_container_of_its_own() {
     let own_bundle = Own::new();
+    // Root's containers are there, too; with cgroup v1 alone there is no such place.
+    let _ = std::fs::create_dir("/sys/fs/cgroup/unified/keel-oci");
     let script = "id -u; id -g; cat /proc/self/uid_map; hostname; echo x >/dev/null && echo wrote; \
         echo y >/tmp/made && stat -c %u /tmp/made; ls /dev/pts; [ -e /proc/kcore ] && cat /proc/kcore; exit 7";
     let (code, out, said) = own_bundle.run(&own(script));

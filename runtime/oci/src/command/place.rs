@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
 use super::Result;
 use super::args::Args;
@@ -52,7 +52,8 @@ pub(super) fn cgroup(args: &Args, spec: &Spec, id: &str) -> Result<Option<PathBu
         }
         Some(path) => below(&root, path)?,
     };
-    match std::fs::create_dir_all(path.parent().unwrap_or(&root)) {
+    let parent = path.parent().unwrap_or(&root);
+    match std::fs::create_dir_all(parent).and_then(|()| may_fill(parent)) {
         Err(e) if limits(spec).is_none() => {
             let message = format!("make cgroup {}: {e}: it runs without one", path.display());
             match userns::is_confined() {
@@ -63,6 +64,11 @@ pub(super) fn cgroup(args: &Args, spec: &Spec, id: &str) -> Result<Option<PathBu
         }
         _ => Ok(Some(path)),
     }
+}
+
+/// Whether cgroups can be made in one that is there: it may be another user's.
+fn may_fill(parent: &Path) -> std::io::Result<()> {
+    Ok(rustix::fs::accessat(CWD, parent, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
 }
 
 /// Removes the folder that containers without a path are in, if there is none left.

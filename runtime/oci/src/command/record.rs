@@ -149,10 +149,11 @@ impl Folder {
         self.path.join("notify")
     }
 
-    /// Writes the record.
+    /// Writes the record, without waiting for a disk: no container outlives the boot.
     pub(super) fn write(&self, record: &Record) -> Result<()> {
         let path = self.path.join(RECORD);
-        keel_durable::write_json(&path, record).doing(|| format!("write {}", path.display()))
+        let text = serde_json::to_vec(record)?;
+        keel_durable::write_volatile(&path, &text).doing(|| format!("write {}", path.display()))
     }
 
     /// Removes it. Nothing but files is in it, and in the one folder that may be there.
