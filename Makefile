@@ -8,6 +8,8 @@ MEMORY   ?= 1024
 FRESH    ?=
 # How long `make fuzz` spends on each parser.
 SECONDS_EACH ?= 60
+# How many hosts `make fleet` simulates.
+HOSTS ?= 100000
 # What the machine of `make run` is told of: an update repository, and registries that are spoken to without TLS.
 UPDATE_URL ?=
 INSECURE_REGISTRY ?=
@@ -39,7 +41,7 @@ cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='$(host_flags)' \
 BUILT     := build/cargo/$(TARGET)/host
 
 .PHONY: help deps tools programs oci install-oci conformance-programs conformance faults load keys inputs release image run \
-        publish demo test checks parts fuzz bench lint clean
+        publish demo test checks parts fuzz fleet bench lint clean
 
 help:
 	@echo 'make image    a signed release and a disk image, in build/cloud/'
@@ -50,6 +52,7 @@ help:
 	@echo 'make oci      the OCI runtime as a command for this machine, build/programs/keel-oci (make install-oci PREFIX=/usr/local)'
 	@echo 'make conformance  the OCI runtime against its specification, beside crun and runc, here and in a guest (ARGS=NAME-PART)'
 	@echo 'make fuzz     all parsers on changed inputs (SECONDS_EACH=60 for each; ARGS=NAME: these only)'
+	@echo 'make fleet    a bad release on 100,000 simulated hosts with the real update policy (HOSTS=)'
 	@echo 'make bench    size, boot and memory, measured (ARGS=KEY: these figures only)'
 	@echo 'make lint     formatting and lints alone'
 	@echo 'make deps     the Debian packages that all this needs; the others call it'
@@ -159,9 +162,13 @@ fuzz:
 	@cargo build -q -p keel-fuzz
 	@$(TOOLS)/keel-fuzz --seconds $(SECONDS_EACH) --seed $$(date +%s) --out build/fuzz $(ARGS)
 
+# Optimised apart from target/: there are a hundred million decisions.
+fleet:
+	@CARGO_TARGET_DIR=build/fleet cargo run -q --release -p keel-updater --example fleet -- $(HOSTS)
+
 bench: release faults conformance-programs load
 	@cargo build -q -p keel-fuzz
 	@$(TOOLS)/keel-bench $(ARGS)
 
 clean:
-	@rm -rf target build/cargo build/programs build/faults build/load build/cloud build/run build/tests build/bench* build/inputs
+	@rm -rf target build/cargo build/programs build/faults build/load build/cloud build/run build/tests build/fleet build/bench* build/inputs

@@ -49,6 +49,10 @@ pub enum Verb {
     UpdateFrom(String),
     /// Boot the other release next.
     UpdateRollback,
+    /// Update nothing by itself.
+    UpdatePause,
+    /// Go on with it.
+    UpdateResume,
     /// Restart the machine.
     Reboot,
     /// Switch it off.
@@ -261,10 +265,12 @@ fn parse_update(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Ve
         ["rollback"] => Ok(Verb::UpdateRollback),
         ["plan"] => Ok(Verb::UpdatePlan(None)),
         ["plan", version] => Ok(Verb::UpdatePlan(Some(parse_version(version)?))),
+        ["pause"] => Ok(Verb::UpdatePause),
+        ["resume"] => Ok(Verb::UpdateResume),
         ["install"] => Ok(Verb::UpdateInstall(None)),
         ["install", version] => Ok(Verb::UpdateInstall(Some(parse_version(version)?))),
         [] if options.help => Ok(Verb::Help(Some("update".into()))),
-        _ => Err("update wants one of: status, check, plan [VERSION], install [VERSION | --bundle FILE | --from URL], rollback".into()),
+        _ => Err("update wants one of: status, check, plan [VERSION], install [VERSION | --bundle FILE | --from URL], rollback, pause, resume".into()),
     }
 }
 
@@ -344,6 +350,7 @@ fn help_topic(verb: &Verb) -> Option<String> {
         Verb::Boots(_) => "boots",
         Verb::UpdateStatus | Verb::UpdateCheck | Verb::UpdateInstall(_) | Verb::UpdateRollback => "update",
         Verb::UpdatePlan(_) | Verb::UpdateBundle(_) | Verb::UpdateFrom(_) => "update",
+        Verb::UpdatePause | Verb::UpdateResume => "update",
         Verb::Reboot => "reboot",
         Verb::Poweroff => "poweroff",
         Verb::Ps { .. } => "ps",
@@ -378,6 +385,7 @@ mod tests {
         assert_eq!(verb("update plan 1.2.3"), Verb::UpdatePlan(Some("1.2.3".parse().unwrap())));
         assert_eq!(verb("update install --bundle a/b"), Verb::UpdateBundle("a/b".into()));
         assert_eq!(verb("update install --from http://h/f"), Verb::UpdateFrom("http://h/f".into()));
+        assert_eq!((verb("update pause"), verb("update resume")), (Verb::UpdatePause, Verb::UpdateResume));
         assert_eq!(verb("ps -a"), Verb::Ps { all: true });
         assert_eq!(verb(""), Verb::Help(None));
         assert_eq!(verb("--version"), Verb::Version);

@@ -29,6 +29,7 @@ Releases
   update plan [VERSION]      what an install would fetch, copy and write
   update install [VERSION]   into the other slot; it boots next; also --bundle FILE, --from URL
   update rollback            boot the other, good release next
+  update pause, resume       stop what the host updates by itself, and let it go on
 Containers (for more, point the docker command at the host)
   ps [-a]                    those that run, or all
   run [...] IMAGE [ARG...]   run one
@@ -111,9 +112,11 @@ Examples
     ),
     (
         "update",
-        "keelctl update status | check | plan [VERSION] | install [VERSION | --bundle FILE | --from URL] | rollback
+        "keelctl update status | check | plan [VERSION] | install [VERSION | --bundle FILE | --from URL] | rollback | pause |
+               resume
 
-status      what runs, what the other slot holds, what boots next, which releases failed here
+status      what runs, what the other slot holds, what boots next, which releases failed here; what the host
+            does about updates by itself, and when
 check       fetches and verifies the repository's metadata, writes nothing
 plan        what an install would fetch, copy and write, and whether there is room; changes nothing
 install     writes a release (the newest that may follow, or VERSION) into the slot that isn't running and makes it
@@ -121,6 +124,8 @@ install     writes a release (the newest that may follow, or VERSION) into the s
             --bundle sends a release in one file (keel-image bundle); --from has the host fetch one over HTTP, of
             which it takes only what it doesn't have. Either is checked just as a repository is.
 rollback    makes the other, good release boot next
+pause       from now on the host updates nothing by itself, over restarts, too; what you ask for is still done
+resume      it goes on, and looks for a release at once
 
 A new release is on trial at first: if it doesn't prove itself, the machine goes back to this one by itself.
 

@@ -29,6 +29,8 @@ pub fn run(invocation: Invocation) -> Result<u8> {
         Verb::UpdateBundle(path) => update::install_bundle(&client, &path, json)?,
         Verb::UpdateFrom(url) => update::install_from(&client, url, json)?,
         Verb::UpdateRollback => update::rollback(&client, json)?,
+        Verb::UpdatePause => update::pause(&client, json)?,
+        Verb::UpdateResume => update::resume(&client, json)?,
         Verb::Reboot => power(&client, "reboot", json)?,
         Verb::Poweroff => power(&client, "poweroff", json)?,
         Verb::Ps { all } => containers::ps(&client, all, json)?,

@@ -40,6 +40,10 @@ enum Verb {
     Publish(publish::PublishArguments),
     /// Put a published release into one file, for hosts that reach no repository
     Bundle(publish::bundle::BundleArguments),
+    /// Change who gets a release that is published, and when
+    Rollout(publish::rollout::RolloutArguments),
+    /// Take a release back: no host installs it or restarts into it any more
+    Withdraw(publish::rollout::WithdrawArguments),
 }
 
 #[derive(Args)]
@@ -206,6 +210,8 @@ fn main() -> Result<()> {
         Verb::Bundle(it) => {
             publish::bundle::bundle(&it)?;
         }
+        Verb::Rollout(it) => publish::rollout::rollout(&it)?,
+        Verb::Withdraw(it) => publish::rollout::withdraw(&it)?,
     }
     Ok(())
 }

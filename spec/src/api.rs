@@ -15,16 +15,19 @@
 //! | `GET /keel/v1/metrics` | figures in Prometheus' text format |
 //! | `GET /keel/v1/boots` | [`[Boot]`](boots::Boot), newest first |
 //! | `GET /keel/v1/boots/{number}/log` | text: last log lines, kernel messages |
+//! | `POST /keel/v1/update/pause`, `POST /keel/v1/update/resume` | [`UpdateStatus`] |
 //! | `POST /keel/v1/reboot`, `POST /keel/v1/poweroff` | 204 |
 //!
 //! A failure is any other status with an [`ApiError`].
 
+mod automatic;
 pub mod boots;
 pub mod expected;
 pub mod plan;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::automatic::{AutomaticStatus, LockStatus, WindowStatus};
 use crate::control::{Service, Stage};
 use crate::release::Version;
 
@@ -241,6 +244,9 @@ pub struct UpdateStatus {
     pub bad: Vec<BadRelease>,
     /// What the updater is doing: `idle`, or a stage of an install.
     pub activity: String,
+    /// What the host does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic: Option<AutomaticStatus>,
     /// What it has done so far.
     #[serde(default)]
     pub figures: UpdateFigures,

@@ -41,6 +41,10 @@ pub trait Updater {
     fn boots(&self) -> zbus::Result<String>;
     /// The last log lines and kernel messages of a boot.
     fn boot_log(&self, number: u64) -> zbus::Result<String>;
+    /// From now on the host updates nothing by itself, over restarts, too: [`crate::api::UpdateStatus`] as JSON.
+    fn pause(&self) -> zbus::Result<String>;
+    /// It goes on, and looks for a release at once: [`crate::api::UpdateStatus`] as JSON.
+    fn resume(&self) -> zbus::Result<String>;
     /// How far an install is.
     #[zbus(signal)]
     fn progress(&self, progress: InstallProgress) -> zbus::Result<()>;

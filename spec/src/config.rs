@@ -6,8 +6,10 @@
 mod check;
 mod fragment;
 mod parse;
+mod rollout;
 
 pub use parse::{ConfigError, MAX_CONFIG_BYTES, parse};
+pub use rollout::{ALL_DAYS, Auto, Automatic, CheckEvery, DAYS, FleetLock, Reboot, Window};
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -79,6 +81,9 @@ pub struct Update {
     /// Most KiB per second that an update fetches; 0, the default: no limit.
     #[serde(default)]
     pub max_kib_per_s: u32,
+    /// What the host does by itself.
+    #[serde(default)]
+    pub automatic: Automatic,
 }
 
 /// What must be true for a release to be good.
@@ -176,7 +181,14 @@ impl Default for Settings {
                 issuer_cert_pem: None,
                 issuer_key_pem: None,
             },
-            update: Update { url: None, tries: 3, ca_pem: None, mirrors: Vec::new(), max_kib_per_s: 0 },
+            update: Update {
+                url: None,
+                tries: 3,
+                ca_pem: None,
+                mirrors: Vec::new(),
+                max_kib_per_s: 0,
+                automatic: Automatic::default(),
+            },
             health: Health {
                 within_s: 120,
                 settle_s: 5,

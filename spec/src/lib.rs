@@ -12,8 +12,10 @@
 //! - [`last_words`]: what PID 1 leaves for the next boot
 //! - [`paths`]: where things are on a host
 //! - [`release`]: versions, release descriptions and the file names of UKIs
+//! - [`rollout`]: who gets a release and when, as its publisher signs it
 //! - [`tuf`]: metadata of The Update Framework, and its canonical JSON
 //! - [`verity`]: the geometry of a dm-verity hash tree
+//! - [`zone`]: time zones by their IANA names
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -29,5 +31,7 @@ pub mod gpt;
 pub mod last_words;
 pub mod paths;
 pub mod release;
+pub mod rollout;
 pub mod tuf;
 pub mod verity;
+pub mod zone;

@@ -26,6 +26,7 @@
 //! - [`probe`]: the health checks of the machine config
 //! - [`pstore`]: what the kernel left behind when it panicked
 //! - [`rollback`]: which release boots next, and how to change that
+//! - [`rollout`]: what a host does about updates by itself, and when
 //! - [`service`]: the D-Bus interface, one operation at a time
 //! - [`source`]: where a repository's files come from
 //! - [`state`]: what the updater remembers from boot to boot
@@ -61,6 +62,7 @@ pub mod preview;
 pub mod probe;
 pub mod pstore;
 pub mod rollback;
+pub mod rollout;
 pub mod service;
 pub mod source;
 pub mod state;

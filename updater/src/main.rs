@@ -1,6 +1,7 @@
 //! The updater's process: finds out how the boot went, serves the bus, and watches a trial.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use keel_updater::fallback::Next;
 use keel_updater::history::Keeper;
 use keel_updater::host::Host;
 use keel_updater::operations::Updater;
+use keel_updater::rollout::driver::Driver;
+use keel_updater::rollout::live::Live;
 use keel_updater::service::{OBJECT, Service};
 use keel_updater::{after_boot, trial};
 
@@ -19,6 +22,8 @@ use keel_updater::{after_boot, trial};
 const TRIAL_STACK_BYTES: usize = 512 << 10;
 /// Stack of the thread that keeps the history.
 const HISTORY_STACK_BYTES: usize = 128 << 10;
+/// Stack of the thread that updates by itself: whole installs run on it.
+const ROLLOUT_STACK_BYTES: usize = 1 << 20;
 
 fn main() -> ExitCode {
     logger::init();
@@ -40,11 +45,14 @@ fn run() -> Result<()> {
     let history = Arc::new(keeper);
     let settings = bus::settings().context("ask for the machine config")?;
     updater.know_settings(&settings);
+    let driver = Arc::new(Driver::open(Path::new(paths::UPDATER_STATE), &settings)?);
     watch(&updater, &history, next, settings)?;
     bus::block_on(async {
-        let service = Service::new(updater, history);
+        let service = Service::new(updater, history, Arc::clone(&driver));
         let server = bus::serve(paths::UPDATER_BUS, OBJECT, service.clone()).await?;
         service.set_emitter(server.emitter());
+        let live = Live { service, boot_id: system.boot_id };
+        spawn("rollout", ROLLOUT_STACK_BYTES, move || driver.run(&live))?;
         pid1.ready().context("tell PID 1 that the updater is ready")?;
         server.run().await;
         Ok(())

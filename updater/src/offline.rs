@@ -9,7 +9,7 @@ use crate::bundle::{Bundle, LocalFile};
 use crate::failure::{Failure, Result};
 use crate::install::Progress;
 use crate::mirrors::Mirrors;
-use crate::operations::{Updater, settings};
+use crate::operations::{Put, Updater, settings};
 use crate::pace::Pace;
 use crate::source::Source;
 
@@ -45,10 +45,10 @@ impl Updater {
                 format!("install from the bundle: it is for machines of profile {wanted:?}, this one is {own}");
             return Err(Failure::new(ErrorCode::Conflict, message));
         }
-        let release = self.choose(bundle, &trusted, Some(&bundle.info.version))?;
+        let release = self.choose(&settings, bundle, &trusted, Some(&bundle.info.version))?;
         let targets = trusted.targets().cloned().unwrap_or_default();
         let mirrors = Mirrors::new([bundle as &dyn Source], pace);
-        self.put(&release, &targets, &mirrors, settings.update.tries, progress)?;
+        self.put(&release, &targets, &mirrors, settings.update.tries, Put::Offered, progress)?;
         Ok(release.version)
     }
 }

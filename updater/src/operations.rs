@@ -1,4 +1,8 @@
 //! Status, check, install and rollback: what the bus offers, on this host's disk.
+//!
+//! - `ahead`: what a host that updates by itself does beside
+
+mod ahead;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,6 +47,15 @@ pub struct Updater {
     ukis: Mutex<Vec<Uki>>,
     repository: Mutex<Option<String>>,
     figures: Figures,
+}
+
+/// How far a release is put onto the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// Written whole, but not offered.
+    Ahead,
+    /// It boots next.
+    Offered,
 }
 
 /// The machine config in force.
@@ -134,6 +147,7 @@ impl Updater {
             bad: state.bad.clone(),
             activity: activity.into(),
             figures: self.figures.now(),
+            automatic: None,
         })
     }
 
@@ -142,9 +156,10 @@ impl Updater {
         let (settings, source) = self.repository()?;
         let trusted = self.refresh(&source)?;
         let state = self.state.read();
-        let known = self.known(&state);
+        let known = self.known(&state, &settings);
         let targets = trusted.targets().cloned().unwrap_or_default();
-        let choice = choose::newest(&known, &targets, |version| self.describe(&source, &trusted, version))?;
+        let choice =
+            choose::newest(&known, &targets, |_, _| true, |version| self.describe(&source, &trusted, version))?;
         self.know_settings(&settings);
         Ok(UpdateCheck {
             running: self.host.running.clone(),
@@ -158,15 +173,19 @@ impl Updater {
 
     /// Installs a version, or the newest that may follow.
     pub fn install(&self, version: Option<&Version>, progress: Progress) -> Result<Version> {
+        self.fetch(version, Put::Offered, progress)
+    }
+
+    fn fetch(&self, version: Option<&Version>, how: Put, progress: Progress) -> Result<Version> {
         let (settings, source) = self.repository()?;
         progress("metadata", 0, 0);
         let trusted = self.refresh(&source)?;
-        let release = self.choose(&source, &trusted, version)?;
+        let release = self.choose(&settings, &source, &trusted, version)?;
         let others = self.mirrors(&settings)?;
         let sources = others.iter().chain([&source]).map(|http| http as &dyn Source);
         let pace = Pace::new(u64::from(settings.update.max_kib_per_s) << 10);
         let targets = trusted.targets().cloned().unwrap_or_default();
-        self.put(&release, &targets, &Mirrors::new(sources, pace), settings.update.tries, progress)?;
+        self.put(&release, &targets, &Mirrors::new(sources, pace), settings.update.tries, how, progress)?;
         Ok(release.version)
     }
 
@@ -177,6 +196,7 @@ impl Updater {
         targets: &BTreeMap<String, TargetFile>,
         mirrors: &Mirrors,
         tries: u32,
+        how: Put,
         progress: Progress,
     ) -> Result<()> {
         let disk = self.host.open_disk()?;
@@ -188,7 +208,14 @@ impl Updater {
                 self.state.change(|state| state.writing = Some(writing(release)))?;
                 let (table, _) = disk::read_table(&disk)?;
                 let disk = Fenced::new(&disk, &table, write.slot.other());
-                Installer { mirrors, disk: &disk, esp }.run(&plan, progress)?;
+                let mut installer = Installer { mirrors, disk: &disk, esp };
+                if how == Put::Ahead {
+                    return installer.write_ahead(write, progress);
+                }
+                installer.run(&plan, progress)?;
+            } else if how == Put::Ahead {
+                let message = format!("write {} ahead: it is in the other slot already", release.version);
+                return Err(Failure::new(ErrorCode::UpToDate, message));
             } else {
                 Installer { mirrors, disk: &disk, esp }.run(&plan, progress)?;
             }
@@ -232,7 +259,7 @@ impl Updater {
     ) -> Result<T> {
         let (settings, source) = self.repository()?;
         let trusted = self.refresh(&source)?;
-        let release = self.choose(&source, &trusted, version)?;
+        let release = self.choose(&settings, &source, &trusted, version)?;
         let others = self.mirrors(&settings)?;
         let sources = others.iter().chain([&source]).map(|http| http as &dyn Source);
         let mirrors = Mirrors::new(sources, Pace::default());
@@ -343,24 +370,31 @@ impl Updater {
         Ok(trusted)
     }
 
-    fn known<'a>(&'a self, state: &'a State) -> choose::Host<'a> {
-        choose::Host { running: &self.host.running, profile: &self.host.profile, bad: &state.bad }
+    fn known<'a>(&'a self, state: &'a State, settings: &'a Settings) -> choose::Host<'a> {
+        choose::Host {
+            running: &self.host.running,
+            profile: &self.host.profile,
+            bad: &state.bad,
+            channel: &settings.update.automatic.channel,
+            pin: settings.update.automatic.pin.as_ref(),
+        }
     }
 
     pub(crate) fn choose(
         &self,
+        settings: &Settings,
         source: &dyn Source,
         trusted: &TrustedSet,
         version: Option<&Version>,
     ) -> Result<Release> {
         let state = self.state.read();
-        let known = self.known(&state);
+        let known = self.known(&state, settings);
         let targets = trusted.targets().cloned().unwrap_or_default();
         let describe = |version: &Version| self.describe(source, trusted, version);
         if let Some(version) = version {
             return choose::named(&known, &targets, version, describe);
         }
-        let choice = choose::newest(&known, &targets, describe)?;
+        let choice = choose::newest(&known, &targets, |_, _| true, describe)?;
         choice.chosen.ok_or_else(|| {
             let running = &self.host.running;
             match choice.passed_over.first() {

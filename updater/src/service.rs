@@ -14,8 +14,10 @@ use zbus::object_server::SignalEmitter;
 
 use crate::failure::{Failure, Result};
 use crate::history::Keeper;
+use crate::host;
 use crate::install::Progress;
 use crate::operations::Updater;
+use crate::rollout::driver::Driver;
 
 /// Name of the interface.
 const INTERFACE: &str = "org.keel.Updater1";
@@ -32,6 +34,8 @@ pub struct Service(Arc<Shared>);
 struct Shared {
     updater: Arc<Updater>,
     history: Arc<Keeper>,
+    /// What the host does by itself.
+    driver: Arc<Driver>,
     /// What is being done: `idle`, or a stage.
     activity: Mutex<String>,
     emitter: OnceLock<Emitter>,
@@ -72,6 +76,17 @@ impl Shared {
     /// Runs an install, and tells how far it is.
     fn installing(&self, work: impl FnOnce(&Updater, Progress) -> Result<Version>) -> Result<String> {
         let running = self.begin("install")?;
+        let outcome = self.with_progress(|progress| work(&self.updater, progress));
+        drop(running);
+        match &outcome {
+            Ok(version) => log::info!("installed {version}; it boots next"),
+            Err(failure) => log::error!("{failure}"),
+        }
+        Ok(outcome?.to_string())
+    }
+
+    /// Tells whoever listens how far `work` is.
+    fn with_progress<T>(&self, work: impl FnOnce(Progress) -> T) -> T {
         let mut last: Option<(&str, Instant)> = None;
         let mut progress = |stage: &'static str, done_bytes: u64, total_bytes: u64| {
             let due = last.is_none_or(|(before, at)| before != stage || at.elapsed() >= SIGNAL_EVERY);
@@ -85,13 +100,14 @@ impl Shared {
                 bus::block_on(emitter.emit(INTERFACE, "Progress", &body));
             }
         };
-        let outcome = work(&self.updater, &mut progress);
-        drop(running);
-        match &outcome {
-            Ok(version) => log::info!("installed {version}; it boots next"),
-            Err(failure) => log::error!("{failure}"),
-        }
-        Ok(outcome?.to_string())
+        work(&mut progress)
+    }
+
+    fn status(&self) -> Result<String> {
+        let activity = self.activity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut status = self.updater.status(&activity)?;
+        status.automatic = Some(self.driver.status(host::now_unix_s()));
+        to_json(&status)
     }
 }
 
@@ -117,15 +133,30 @@ fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
 
 impl Service {
     /// For an updater. The emitter is set once it serves.
-    pub fn new(updater: Arc<Updater>, history: Arc<Keeper>) -> Self {
+    pub fn new(updater: Arc<Updater>, history: Arc<Keeper>, driver: Arc<Driver>) -> Self {
         let activity = Mutex::new(IDLE.into());
-        Self(Arc::new(Shared { updater, history, activity, emitter: OnceLock::new() }))
+        Self(Arc::new(Shared { updater, history, driver, activity, emitter: OnceLock::new() }))
     }
 
     /// Tells where progress is sent to.
     pub fn set_emitter(&self, emitter: Emitter) {
         // A second one is never set.
         let _ = self.0.emitter.set(emitter);
+    }
+
+    /// The updater.
+    pub fn updater(&self) -> &Updater {
+        &self.0.updater
+    }
+
+    /// Runs an operation that nobody asked for on the bus; `None`: another one runs.
+    pub fn exclusive<T>(
+        &self,
+        operation: &str,
+        work: impl FnOnce(&Updater, Progress) -> Result<T>,
+    ) -> Option<Result<T>> {
+        let _running = self.0.begin(operation).ok()?;
+        Some(self.0.with_progress(|progress| work(&self.0.updater, progress)))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -140,9 +171,23 @@ impl Service {
 #[zbus::interface(name = "org.keel.Updater1")]
 impl Service {
     async fn status(&self) -> Result<String, bus::Failure> {
+        self.blocking(Shared::status).await
+    }
+
+    async fn pause(&self) -> Result<String, bus::Failure> {
         self.blocking(|shared| {
-            let activity = shared.activity.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            to_json(&shared.updater.status(&activity)?)
+            shared.driver.pause(host::now_unix_s())?;
+            log::info!("paused: nothing is updated by itself until an operator resumes it");
+            shared.status()
+        })
+        .await
+    }
+
+    async fn resume(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| {
+            shared.driver.resume(host::now_unix_s())?;
+            log::info!("resumed");
+            shared.status()
         })
         .await
     }

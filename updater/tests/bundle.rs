@@ -56,6 +56,7 @@ fn add(base: &Path, version: &str) {
         timestamp_only: false,
         expires_days: 365,
         timestamp_expires_days: 30,
+        rollout: Default::default(),
     };
     publish(&arguments).unwrap();
 }

@@ -62,6 +62,7 @@ fn arguments(base: &Path, version: &str) -> PublishArguments {
         timestamp_only: false,
         expires_days: 365,
         timestamp_expires_days: 30,
+        rollout: Default::default(),
     }
 }
 

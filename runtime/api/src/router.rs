@@ -139,6 +139,8 @@ static ROUTES: &[Route] = routes! {
     "POST" "/keel/v1/update/install" => update::install;
     "POST" "/keel/v1/update/bundle" => update::bundle;
     "POST" "/keel/v1/update/rollback" => update::rollback;
+    "POST" "/keel/v1/update/pause" => update::pause;
+    "POST" "/keel/v1/update/resume" => update::resume;
 };
 
 /// First segments of Docker endpoints that aren't served yet.

@@ -25,6 +25,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(120);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// Longest wait for a rollback: a few writes to the EFI system partition.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for a pause or its end: one small file is written.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `GET /keel/v1/update`
 pub async fn status(call: Call) -> Answer {
@@ -45,6 +47,20 @@ pub async fn rollback(call: Call) -> Answer {
     let version = within(ROLLBACK_TIMEOUT, "rollback", updater.rollback()).await?;
     let next_boot = version.parse().map_err(|error| Failure::internal(format!("the updater's answer: {error}")))?;
     Ok(json(StatusCode::OK, &Rollback { next_boot }))
+}
+
+/// `POST /keel/v1/update/pause`
+pub async fn pause(call: Call) -> Answer {
+    let updater = call.context.host.updater().await?;
+    let text = within(PAUSE_TIMEOUT, "pause", updater.pause()).await?;
+    Ok(json(StatusCode::OK, &parse::<UpdateStatus>(&text)?))
+}
+
+/// `POST /keel/v1/update/resume`
+pub async fn resume(call: Call) -> Answer {
+    let updater = call.context.host.updater().await?;
+    let text = within(PAUSE_TIMEOUT, "resume", updater.resume()).await?;
+    Ok(json(StatusCode::OK, &parse::<UpdateStatus>(&text)?))
 }
 
 /// `POST /keel/v1/update/plan`

@@ -48,6 +48,25 @@ pub(super) struct Update {
     pub ca_pem: Text,
     pub mirrors: Texts,
     pub max_kib_per_s: Number,
+    pub auto: Text,
+    pub channel: Text,
+    pub pin: Text,
+    pub check_every_min: Number,
+    pub check_jitter_min: Number,
+    pub reboot: Text,
+    pub window: Vec<Spanned<Window>>,
+    pub fleetlock_url: Text,
+    pub fleetlock_group: Text,
+    pub report_url: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Window {
+    pub days: Texts,
+    pub start: Spanned<String>,
+    pub length_min: Spanned<i64>,
+    pub time_zone: Text,
 }
 
 #[derive(Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! From the text of `keel.toml` to [`Settings`], or to the first thing that is wrong with it.
 
 mod registry;
+mod rollout;
 
 use toml::Spanned;
 
@@ -69,6 +70,7 @@ impl Merge<'_> {
         self.list(&mut update.mirrors, "update.mirrors", &written.update.mirrors, check::url)?;
         let limit = &written.update.max_kib_per_s;
         self.number(&mut update.max_kib_per_s, "update.max_kib_per_s", limit, 0, 1 << 30)?;
+        self.automatic(&mut update.automatic, &written.update)?;
         self.health(&mut settings, &written.health)?;
         self.registry(&mut settings, &written.registry)?;
         self.proxy(&mut settings, &written.proxy)?;
