@@ -25,7 +25,7 @@ TOOLS     := target/debug
 IMAGE     := $(TOOLS)/keel-image
 PACKAGES  := build-essential busybox-static ca-certificates containerd cpio cryptsetup-bin dosfstools e2fsprogs erofs-utils git iproute2 \
              crun kmod mtools nftables openssl ovmf docker-registry podman qemu-system-x86 runc sbsigntool skopeo strace xz-utils \
-             zstd util-linux
+             zstd util-linux docker-compose
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 FAULTS    := hang-init never-ready panic-init

@@ -4,11 +4,16 @@
 //! into [`Settings`]. [`parse`] does all three; nothing else makes settings from text.
 
 mod check;
+mod compose;
+mod declared;
 mod fragment;
 mod parse;
+mod role;
 mod rollout;
 
+pub use declared::{Condition, Declared, DeclaredContainer, DeclaredObject, Dependency, PullPolicy};
 pub use parse::{ConfigError, MAX_CONFIG_BYTES, parse};
+pub use role::{ApiUser, Role};
 pub use rollout::{ALL_DAYS, Auto, Automatic, CheckEvery, DAYS, FleetLock, Reboot, Window};
 
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +42,9 @@ pub struct Settings {
     pub proxy: Proxy,
     /// Whether `keelctl` can be typed on the console.
     pub console_prompt: bool,
+    /// Containers, networks and volumes that this machine is to have.
+    #[serde(default)]
+    pub declared: Declared,
 }
 
 /// Host network.
@@ -63,6 +71,15 @@ pub struct Api {
     pub issuer_cert_pem: Option<String>,
     /// Its private key, PEM (PKCS #8).
     pub issuer_key_pem: Option<String>,
+    /// Roles of certificates, by name or fingerprint.
+    #[serde(default)]
+    pub users: Vec<ApiUser>,
+    /// Role of those that neither `users` nor their own unit names; `admin` by default.
+    #[serde(default)]
+    pub default_role: Role,
+    /// Whether calls that change nothing are in the audit log, too.
+    #[serde(default)]
+    pub audit_reads: bool,
 }
 
 /// Where releases come from and how they are tried.
@@ -145,6 +162,30 @@ pub struct Registry {
     /// Where images of a registry are looked for first, in order.
     #[serde(default)]
     pub mirrors: Vec<Mirror>,
+    /// Who the host is towards registries where a client doesn't say who it is.
+    #[serde(default)]
+    pub logins: Vec<Login>,
+}
+
+/// Who the host is towards a registry.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// `host[:port]`; `docker.io` for Docker's.
+    pub registry: String,
+    /// User.
+    pub user: String,
+    /// Password or access token.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Login")
+            .field("registry", &self.registry)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A registry that has what another has.
@@ -180,6 +221,9 @@ impl Default for Settings {
                 client_ca_pem: None,
                 issuer_cert_pem: None,
                 issuer_key_pem: None,
+                users: Vec::new(),
+                default_role: Role::Admin,
+                audit_reads: false,
             },
             update: Update {
                 url: None,
@@ -199,6 +243,7 @@ impl Default for Settings {
             registry: Registry::default(),
             proxy: Proxy::default(),
             console_prompt: true,
+            declared: Declared::default(),
         }
     }
 }

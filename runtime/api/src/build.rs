@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bollard_stubs::models::HostConfig;
+use bollard_stubs::models::{ContainerCreateBody, HostConfig};
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use keel_build::{Error, Interrupt, Options, Told};
@@ -17,6 +17,7 @@ use crate::pull::{progress_line, reference};
 use crate::query::Query;
 use crate::registry_auth;
 use crate::respond::{ChannelBody, Failure, json, stream};
+use crate::roles::require_to_create;
 use crate::router::Answer;
 use keel_spec::api::ErrorCode;
 
@@ -44,6 +45,9 @@ impl From<Error> for Failure {
 pub async fn build(call: Call) -> Answer {
     let mut options = read(&call.query)?;
     options.auths = registry_auth::read_all(call.head.headers())?;
+    // What its steps are run with gives no more power over the host than a container's own options.
+    let steps = ContainerCreateBody { host_config: Some(options.host.clone()), ..ContainerCreateBody::default() };
+    require_to_create(&call.caller, &call.context.engine, &steps)?;
     let permit = long_permit(&call.context)?;
     let builder = Arc::clone(&call.context.builder);
     let (producer, mut body) = ChannelBody::new();

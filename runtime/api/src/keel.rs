@@ -47,6 +47,7 @@ async fn assemble(context: &Context) -> Status {
         problems.push(format!("machine config refused, the one from {source} stays in force: {refused}"));
     }
     problems.extend(services.iter().filter(|service| is_down(service)).map(describe_down));
+    problems.extend(context.engine.declared_problems());
     // One program that is down fails several questions with the same words.
     problems.dedup();
     let release = Release::running();

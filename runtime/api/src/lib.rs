@@ -7,12 +7,13 @@
 //! - [`addresses`], [`certificate`], [`tls`]: how the API is reached from afar
 //! - [`server`]: listeners and connections
 //! - [`router`]: which endpoint answers which request
+//! - [`roles`]: who may what; [`audit`]: who did what
 //! - [`call`], [`query`], [`respond`]: requests and answers
 //! - [`system`]: `/_ping`, `/version`, `/info`
 //! - [`images`], [`image_filters`], [`pull`], [`save`]: `/images/…`; [`commit`]: `/commit`; [`build`]: `/build`
 //! - [`disk_usage`] for `/system/df`
 //! - [`registry`], [`registry_auth`]: what goes to registries
-//! - [`containers`], [`wait`], [`logs`], [`attach`], [`archive`], [`stats`]: `/containers/…`
+//! - [`containers`], [`wait`], [`logs`], [`attach`], [`websocket`], [`archive`], [`stats`]: `/containers/…`
 //! - [`exec`]: `/exec/…`; [`hijack`], [`detach`]: connections that become streams
 //! - [`events`](mod@events), [`when`]: `/events`, times in requests
 //! - [`metrics`]: the host in figures
@@ -23,6 +24,7 @@
 pub mod addresses;
 pub mod archive;
 pub mod attach;
+pub mod audit;
 pub mod boots;
 pub mod build;
 pub mod call;
@@ -49,6 +51,7 @@ pub mod registry;
 pub mod registry_auth;
 pub mod release;
 pub mod respond;
+pub mod roles;
 pub mod router;
 pub mod save;
 pub mod server;
@@ -59,4 +62,5 @@ pub mod tls;
 pub mod update;
 pub mod volumes;
 pub mod wait;
+pub mod websocket;
 pub mod when;

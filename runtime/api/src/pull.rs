@@ -31,6 +31,7 @@ async fn pull(call: Call) -> Answer {
     let reference = reference(name, call.query.text("tag"))?;
     let platform = call.query.text("platform").map(str::to_owned);
     let auth = registry_auth::read(call.head.headers())?;
+    let auth = auth.or_else(|| keel_engine::auth_of(&call.context.settings.registry.logins, &reference));
     streamed(call.context, move |store, progress| {
         let pull = Pull { auth: auth.as_ref(), platform: platform.as_deref() };
         store.pull(&reference, &pull, progress)?;

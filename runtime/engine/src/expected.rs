@@ -3,6 +3,7 @@
 use keel_spec::api::expected::ExpectedContainer;
 
 use crate::container::Container;
+use crate::declared::drive::is_declared;
 use crate::disk::{Phase, State};
 use crate::engine::Engine;
 use crate::health::{Check, Health, Status};
@@ -23,7 +24,9 @@ impl Engine {
     fn expect(&self, container: &Container) -> Option<ExpectedContainer> {
         let (config, state) = (container.config(), container.state());
         let asked = config.body.host_config.as_ref().and_then(|host| host.restart_policy.as_ref());
-        if !should_run(Policy::new(asked).unwrap_or(Policy::No), &state) {
+        // One that the machine config declares is to run, even if it never did.
+        let phase = if is_declared(container) { Phase::Exited } else { state.phase };
+        if !should_run(Policy::new(asked).unwrap_or(Policy::No), phase, state.user_stopped) {
             return None;
         }
         // A check that has no result yet counts as much as one that is failing.
@@ -42,9 +45,9 @@ impl Engine {
     }
 }
 
-fn should_run(policy: Policy, state: &State) -> bool {
+fn should_run(policy: Policy, phase: Phase, user_stopped: bool) -> bool {
     let kept_up = matches!(policy, Policy::Always | Policy::UnlessStopped);
-    kept_up && !state.user_stopped && !matches!(state.phase, Phase::Created | Phase::Removing)
+    kept_up && !user_stopped && !matches!(phase, Phase::Created | Phase::Removing)
 }
 
 fn problem(state: &State, health: Option<&Health>) -> Option<String> {
@@ -87,12 +90,11 @@ mod tests {
 
     #[test]
     fn only_what_is_kept_up_and_was_not_stopped_should_run() {
-        assert!(should_run(Policy::Always, &state(Phase::Exited)));
-        assert!(should_run(Policy::UnlessStopped, &state(Phase::Running)));
-        assert!(!should_run(Policy::Always, &state(Phase::Created)), "it never ran");
-        assert!(!should_run(Policy::OnFailure(None), &state(Phase::Running)));
-        let stopped = State { user_stopped: true, ..state(Phase::Exited) };
-        assert!(!should_run(Policy::Always, &stopped));
+        assert!(should_run(Policy::Always, Phase::Exited, false));
+        assert!(should_run(Policy::UnlessStopped, Phase::Running, false));
+        assert!(!should_run(Policy::Always, Phase::Created, false), "it never ran");
+        assert!(!should_run(Policy::OnFailure(None), Phase::Running, false));
+        assert!(!should_run(Policy::Always, Phase::Exited, true), "a user stopped it");
     }
 
     #[test]

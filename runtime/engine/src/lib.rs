@@ -11,6 +11,9 @@
 //! - `networks`: networks are made, shown and removed; `joining`: containers enter and leave them; `endpoints`: their
 //!   places in Docker's words
 //! - `volumes`: volumes, and containers' use of them
+//! - [`reaper`]: the first process of containers with `--init`
+//! - `sharing`: what a container shares with others beside networks
+//! - `declared`: what the machine config declares is made so
 //! - `plan`: from a request to an OCI configuration, pure
 //! - `parent`: PID 1, or this process itself, as the containers' parent
 //! - `container`, `disk`: a container in memory and on disk
@@ -30,6 +33,7 @@ mod clock;
 mod commit;
 mod container;
 mod create;
+mod declared;
 mod disk;
 mod endpoints;
 mod engine;
@@ -56,10 +60,12 @@ mod plan;
 mod probe;
 mod processes;
 mod prune;
+pub mod reaper;
 mod recover;
 mod remove;
 mod restart;
 mod schedule;
+mod sharing;
 mod show;
 mod signal;
 mod start;
@@ -76,6 +82,7 @@ mod watch;
 
 pub use archive::{FileChange, find_owner};
 pub use cancel::Cancel;
+pub use declared::drive::auth_of;
 pub use engine::{Counts, Engine, Options};
 pub use error::Error;
 pub use exec::{ExecInfo, ExecStreams};

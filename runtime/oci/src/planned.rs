@@ -121,6 +121,10 @@ fn one(
     let o = options::options(&m.options);
     let kind = m.kind.as_deref().filter(|k| !k.is_empty()).unwrap_or(if o.bind { "bind" } else { "none" });
     let own = |ns| spec.has_new(ns) || !(spec.uses_user_namespace() || confined);
+    // One that is joined together with a user namespace is that one's: what is mounted over it shows its own processes,
+    // where the host's proc would show the host's.
+    let is_joined = |kind| spec.linux.namespaces.iter().any(|n| n.kind == kind && n.path.is_some());
+    let joined = |kind| is_joined(kind) && is_joined(NamespaceKind::User);
     let mut passed = |mount: HostMount| {
         host.push(mount);
         // Descriptor 0 is the root; whether it is a file is known when it is open.
@@ -141,8 +145,8 @@ fn one(
         }
         // With a user namespace, the kernel lets these be mounted only over namespaces that belong to it.
         "sysfs" if !own(NamespaceKind::Network) => passed(hosts("/sys", true)),
-        "proc" if !own(NamespaceKind::Pid) => passed(hosts("/proc", false)),
-        "mqueue" if !own(NamespaceKind::Ipc) => passed(hosts("/dev/mqueue", false)),
+        "proc" if !own(NamespaceKind::Pid) && !joined(NamespaceKind::Pid) => passed(hosts("/proc", false)),
+        "mqueue" if !own(NamespaceKind::Ipc) && !joined(NamespaceKind::Ipc) => passed(hosts("/dev/mqueue", false)),
         "cgroup" | "cgroup2" if !own(NamespaceKind::Cgroup) => passed(hosts("/sys/fs/cgroup", false)),
         "tmpfs" if destination == "/dev" => {
             if o.change.set & attr::RDONLY != 0 {

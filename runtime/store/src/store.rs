@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keel_durable as durable;
 use keel_fetch::{Client, Proxies};
@@ -42,6 +42,9 @@ pub struct Options {
     pub signature_keys: Vec<PublicKey>,
     /// How long nothing may come from a registry before it counts as broken off; `None`: 30 s.
     pub stall_limit: Option<Duration>,
+    /// Longest wait for another process that has the store open: one that was killed may take a moment to be gone, and
+    /// what it was cloning holds the lock until it executes its program.
+    pub lock_wait: Duration,
 }
 
 /// Which IDs of the host stand for 0, 1, … of a container, for users and groups alike.
@@ -60,6 +63,20 @@ pub struct Loaded {
     pub id: ImageId,
     /// Names it got.
     pub tags: Vec<String>,
+}
+
+/// Pause between two tries for the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes the lock, waiting for it as long as `limit`.
+fn take(lock: &File, limit: Duration) -> Result<(), rustix::io::Errno> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+    }
 }
 
 /// One step of removing an image.
@@ -90,7 +107,7 @@ impl Store {
     pub fn open(root: &Path, options: Options) -> Result<Self, Error> {
         std::fs::create_dir_all(root.join("blobs/sha256")).map_err(Error::io("making folder", root))?;
         let lock = File::create(root.join("lock")).map_err(Error::io("making the lock of", root))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        take(&lock, options.lock_wait)
             .map_err(|error| Error::io("locking (is it open elsewhere?)", root)(error.into()))?;
         let default = keel_fetch::Options::default();
         let client = Client::new(keel_fetch::Options {

@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::compose::from_toml::Raw;
+
 type Text = Option<Spanned<String>>;
 type Texts = Option<Spanned<Vec<Spanned<String>>>>;
 type Number = Option<Spanned<i64>>;
@@ -20,6 +22,10 @@ pub(super) struct Fragment {
     pub health: Health,
     pub registry: Registry,
     pub proxy: Proxy,
+    pub container: Vec<Spanned<Raw>>,
+    pub container_network: Vec<Spanned<Raw>>,
+    pub volume: Vec<Spanned<Raw>>,
+    pub compose: Text,
 }
 
 #[derive(Default, Deserialize)]
@@ -38,6 +44,17 @@ pub(super) struct Api {
     pub client_ca_pem: Text,
     pub issuer_cert_pem: Text,
     pub issuer_key_pem: Text,
+    pub default_role: Text,
+    pub audit_reads: Option<bool>,
+    pub user: Vec<Spanned<User>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct User {
+    pub name: Text,
+    pub fingerprint: Text,
+    pub role: Spanned<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -96,6 +113,7 @@ pub(super) struct Registry {
     pub require_signature: Option<Spanned<bool>>,
     pub signature_keys_pem: Texts,
     pub mirror: Vec<Spanned<Mirror>>,
+    pub login: Vec<Spanned<Login>>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +121,14 @@ pub(super) struct Registry {
 pub(super) struct Mirror {
     pub registry: Spanned<String>,
     pub url: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Login {
+    pub registry: Spanned<String>,
+    pub user: Spanned<String>,
+    pub password: Spanned<String>,
 }
 
 #[derive(Default, Deserialize)]

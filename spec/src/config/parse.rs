@@ -1,7 +1,9 @@
 //! From the text of `keel.toml` to [`Settings`], or to the first thing that is wrong with it.
 
+mod declared;
 mod registry;
 mod rollout;
+mod users;
 
 use toml::Spanned;
 
@@ -74,6 +76,7 @@ impl Merge<'_> {
         self.health(&mut settings, &written.health)?;
         self.registry(&mut settings, &written.registry)?;
         self.proxy(&mut settings, &written.proxy)?;
+        settings.declared = self.declared(&written)?;
         Ok(settings)
     }
 
@@ -92,6 +95,7 @@ impl Merge<'_> {
     }
 
     fn api(&self, settings: &mut Settings, written: &fragment::Api) -> Result<(), ConfigError> {
+        self.users(settings, written)?;
         let api = &mut settings.api;
         self.one(&mut api.listen, "api.listen", &written.listen, check::listen)?;
         self.list(&mut api.names, "api.names", &written.names, check::host)?;

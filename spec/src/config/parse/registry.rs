@@ -1,6 +1,6 @@
 //! `[registry]` and `[proxy]`: where images come from, and by which way.
 
-use super::super::{ConfigError, Mirror, Settings, check, fragment};
+use super::super::{ConfigError, Login, Mirror, Settings, check, fragment};
 use super::{MAX_LIST, Merge, certificates};
 use crate::tuf::PublicKey;
 
@@ -35,6 +35,18 @@ impl Merge<'_> {
             let of = self.checked("registry.mirror.registry", &entry.registry, host)?;
             let url = self.checked("registry.mirror.url", &entry.url, check::url)?;
             registry.mirrors.push(Mirror { registry: of, url: url.trim_end_matches('/').into() });
+        }
+        if let Some(over) = written.login.get(MAX_LIST) {
+            return Err(self.refuse("registry.login", over, &format!("has more than {MAX_LIST} entries")));
+        }
+        for entry in &written.login {
+            let entry = entry.get_ref();
+            let of = self.checked("registry.login.registry", &entry.registry, host)?;
+            if registry.logins.iter().any(|login| login.registry == of) {
+                return Err(self.refuse("registry.login.registry", &entry.registry, "is there twice"));
+            }
+            let (user, password) = (entry.user.get_ref().clone(), entry.password.get_ref().clone());
+            registry.logins.push(Login { registry: of, user, password });
         }
         Ok(())
     }

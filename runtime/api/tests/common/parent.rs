@@ -1,0 +1,144 @@
+//! A stand-in for PID 1: the parent of containers, which keeps their pipes and exits while the daemon is gone. The
+//! daemon is a child of this process, so that what it clones with `CLONE_PARENT` is, too.
+
+use std::collections::HashMap;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use keel_spec::control::{Adopted, Event, Exit, MAX_FDS, MAX_MESSAGE_BYTES, Reply, Request, decode, encode};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with,
+};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+#[derive(Default)]
+struct Kept {
+    adopted: HashMap<String, Adopted>,
+    fds: HashMap<String, Vec<OwnedFd>>,
+    listeners: Vec<OwnedFd>,
+}
+
+/// The stand-in.
+#[derive(Clone, Default)]
+pub struct Parent(Arc<Mutex<Kept>>);
+
+impl Parent {
+    /// Listens at `path`, for as long as this process runs.
+    pub fn listen(path: &Path) -> Self {
+        let parent = Self::default();
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        listen(&socket, 16).unwrap();
+        let serving = parent.clone();
+        std::thread::spawn(move || {
+            while let Ok(client) = accept_with(&socket, SocketFlags::CLOEXEC) {
+                let serving = serving.clone();
+                std::thread::spawn(move || serving.serve(client));
+            }
+        });
+        parent
+    }
+
+    /// Names of what is kept: processes and descriptors.
+    pub fn kept(&self) -> Vec<String> {
+        let kept = self.0.lock().unwrap();
+        kept.adopted.keys().chain(kept.fds.keys()).cloned().collect()
+    }
+
+    fn serve(&self, client: OwnedFd) {
+        while let Some((request, fds)) = receive(&client) {
+            let subscribes = matches!(request, Request::Subscribe);
+            if subscribes {
+                // Before the answer: what ends from here on is told.
+                self.0.lock().unwrap().listeners.push(client.try_clone().unwrap());
+            }
+            for (reply, fds) in self.answer(request, fds) {
+                if !send(&client, &reply, &fds) {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn answer(&self, request: Request, mut fds: Vec<OwnedFd>) -> Vec<(Reply, Vec<OwnedFd>)> {
+        let mut kept = self.0.lock().unwrap();
+        let mut replies = Vec::new();
+        match request {
+            Request::StoreFds { name } => drop(kept.fds.insert(name, fds)),
+            Request::DropFds { name } => drop(kept.fds.remove(&name)),
+            Request::ListFds => replies.extend(kept.fds.keys().map(|name| (Reply::Stored(name.clone()), vec![]))),
+            Request::FetchFds { name } => {
+                let Some(found) = kept.fds.get(&name) else {
+                    return vec![(Reply::Refused(format!("nothing stored as {name:?}")), vec![])];
+                };
+                let copies = found.iter().map(|fd| fd.try_clone().unwrap()).collect();
+                return vec![(Reply::Fds, copies)];
+            }
+            Request::Adopt { id, pid } => {
+                kept.adopted.insert(id.clone(), Adopted { id: id.clone(), pid, exit: None });
+                let (parent, pidfd) = (self.clone(), fds.pop().expect("a pidfd comes along"));
+                std::thread::spawn(move || parent.wait(&id, pid, &pidfd));
+            }
+            Request::Adopted => {
+                replies.extend(kept.adopted.values().map(|adopted| (Reply::Adopted(adopted.clone()), vec![])));
+            }
+            Request::Forget { id } => drop(kept.adopted.remove(&id)),
+            Request::Ready | Request::Status(_) | Request::Subscribe => {}
+            other => return vec![(Reply::Refused(format!("{other:?} isn't served here")), vec![])],
+        }
+        replies.push((Reply::Done, vec![]));
+        replies
+    }
+
+    fn wait(&self, id: &str, pid: u32, pidfd: &OwnedFd) {
+        let code = loop {
+            match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    let signal = status.terminating_signal().map(|signal| signal + 128);
+                    break status.exit_status().or(signal).unwrap_or(255);
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => panic!("waiting for {id}: {error}"),
+            }
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let exit = Some(Exit { code, at_unix_ms: now.as_millis() as u64 });
+        let mut kept = self.0.lock().unwrap();
+        if let Some(adopted) = kept.adopted.get_mut(id).filter(|adopted| adopted.pid == pid) {
+            adopted.exit = exit;
+            let event = Reply::Event(Event::Exited(adopted.clone()));
+            kept.listeners.retain(|listener| send(listener, &event, &[]));
+        }
+    }
+}
+
+fn receive(client: &OwnedFd) -> Option<(Request, Vec<OwnedFd>)> {
+    let mut buffer = [0; MAX_MESSAGE_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = recvmsg(client, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags).ok()?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    let request = decode(buffer.get(..received.bytes).filter(|bytes| !bytes.is_empty())?).ok()?;
+    Some((request, fds))
+}
+
+fn send(client: &OwnedFd, reply: &Reply, fds: &[OwnedFd]) -> bool {
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    }
+    sendmsg(client, &[IoSlice::new(&encode(reply).unwrap())], &mut control, SendFlags::NOSIGNAL).is_ok()
+}
