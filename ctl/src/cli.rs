@@ -54,7 +54,10 @@ pub enum Verb {
     /// Go on with it.
     UpdateResume,
     /// Restart the machine.
-    Reboot,
+    Reboot {
+        /// Without the firmware, or through it; `None`: as the machine config says.
+        kexec: Option<bool>,
+    },
     /// Switch it off.
     Poweroff,
     /// List containers.
@@ -180,7 +183,7 @@ fn parse_verb(name: &str, parser: &mut lexopt::Parser, options: &mut Options) ->
         "logs" => parse_logs(parser, options),
         "boots" => parse_boots(parser, options),
         "update" => parse_update(parser, options),
-        "reboot" => plain(parser, options, Verb::Reboot),
+        "reboot" => parse_reboot(parser, options),
         "poweroff" => plain(parser, options, Verb::Poweroff),
         "ps" => parse_ps(parser, options),
         "run" => parse_run(parser, options),
@@ -278,6 +281,19 @@ fn parse_version(text: &str) -> Result<Version, lexopt::Error> {
     text.parse().map_err(|error| format!("{error}").into())
 }
 
+fn parse_reboot(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Verb, lexopt::Error> {
+    let mut kexec = None;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("kexec") if kexec.is_none() => kexec = Some(true),
+            Long("firmware") if kexec.is_none() => kexec = Some(false),
+            argument if options.take(&argument)? => options.value(parser)?,
+            argument => return Err(argument.unexpected()),
+        }
+    }
+    Ok(Verb::Reboot { kexec })
+}
+
 fn parse_ps(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Verb, lexopt::Error> {
     let mut all = false;
     while let Some(argument) = parser.next()? {
@@ -351,7 +367,7 @@ fn help_topic(verb: &Verb) -> Option<String> {
         Verb::UpdateStatus | Verb::UpdateCheck | Verb::UpdateInstall(_) | Verb::UpdateRollback => "update",
         Verb::UpdatePlan(_) | Verb::UpdateBundle(_) | Verb::UpdateFrom(_) => "update",
         Verb::UpdatePause | Verb::UpdateResume => "update",
-        Verb::Reboot => "reboot",
+        Verb::Reboot { .. } => "reboot",
         Verb::Poweroff => "poweroff",
         Verb::Ps { .. } => "ps",
         Verb::Run(_) => "run",
@@ -387,6 +403,9 @@ mod tests {
         assert_eq!(verb("update install --from http://h/f"), Verb::UpdateFrom("http://h/f".into()));
         assert_eq!((verb("update pause"), verb("update resume")), (Verb::UpdatePause, Verb::UpdateResume));
         assert_eq!(verb("ps -a"), Verb::Ps { all: true });
+        assert_eq!(verb("reboot"), Verb::Reboot { kexec: None });
+        assert_eq!(verb("reboot --kexec"), Verb::Reboot { kexec: Some(true) });
+        assert_eq!(verb("reboot --firmware"), Verb::Reboot { kexec: Some(false) });
         assert_eq!(verb(""), Verb::Help(None));
         assert_eq!(verb("--version"), Verb::Version);
     }
@@ -443,6 +462,7 @@ mod tests {
             "update check --bundle x",
             "run",
             "run --restart maybe i",
+            "reboot --kexec --firmware",
         ] {
             assert!(parse_line(line).is_err(), "{line}");
         }

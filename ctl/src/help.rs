@@ -136,7 +136,20 @@ Examples
   keelctl update install --bundle /media/stick/keel-1.4.0.bundle
 ",
     ),
-    ("reboot", "keelctl reboot\n\nStops containers and services in order, then restarts the machine through its firmware.\n"),
+    (
+        "reboot",
+        "keelctl reboot [--kexec | --firmware]
+
+Stops containers and services in order, then restarts the machine: through its firmware, or as update.kexec in the
+machine config says.
+--kexec     starts the kernel of what boots next right away. Where that can't be done, it says why and goes through
+            the firmware.
+--firmware  goes through the firmware
+
+Examples
+  keelctl update install && keelctl reboot --kexec
+",
+    ),
     ("poweroff", "keelctl poweroff\n\nStops containers and services in order, then switches the machine off.\n"),
     (
         "ps",

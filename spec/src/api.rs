@@ -16,7 +16,8 @@
 //! | `GET /keel/v1/boots` | [`[Boot]`](boots::Boot), newest first |
 //! | `GET /keel/v1/boots/{number}/log` | text: last log lines, kernel messages |
 //! | `POST /keel/v1/update/pause`, `POST /keel/v1/update/resume` | [`UpdateStatus`] |
-//! | `POST /keel/v1/reboot`, `POST /keel/v1/poweroff` | 204 |
+//! | `POST /keel/v1/reboot`, with `?kexec=1` or `?kexec=0` if it matters | [`Restart`] |
+//! | `POST /keel/v1/poweroff` | 204 |
 //!
 //! A failure is any other status with an [`ApiError`].
 
@@ -318,6 +319,15 @@ pub enum InstallEvent {
     },
     /// It failed; the running release is untouched.
     Failed(ApiError),
+}
+
+/// How the host restarts; it goes down right after this answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// The release whose kernel is started without the firmware; none: the firmware and the boot loader choose.
+    pub kexec: Option<Version>,
+    /// Why the firmware is not skipped, although that was asked for.
+    pub refused: Option<String>,
 }
 
 /// Answer to a rollback.

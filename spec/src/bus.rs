@@ -45,6 +45,9 @@ pub trait Updater {
     fn pause(&self) -> zbus::Result<String>;
     /// It goes on, and looks for a release at once: [`crate::api::UpdateStatus`] as JSON.
     fn resume(&self) -> zbus::Result<String>;
+    /// Loads what boots next for a start without the firmware (kexec), and counts the try as the boot loader would.
+    /// Whoever asked goes on with [`crate::control::Shutdown::Kexec`]. Returns the version.
+    fn load_next(&self) -> zbus::Result<String>;
     /// How far an install is.
     #[zbus(signal)]
     fn progress(&self, progress: InstallProgress) -> zbus::Result<()>;

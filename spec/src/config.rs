@@ -101,6 +101,9 @@ pub struct Update {
     /// What the host does by itself.
     #[serde(default)]
     pub automatic: Automatic,
+    /// Whether a restart starts the next kernel without the firmware where that can be done; `false` by default.
+    #[serde(default)]
+    pub kexec: bool,
 }
 
 /// What must be true for a release to be good.
@@ -231,6 +234,7 @@ impl Default for Settings {
                 ca_pem: None,
                 mirrors: Vec::new(),
                 max_kib_per_s: 0,
+                kexec: false,
                 automatic: Automatic::default(),
             },
             health: Health {

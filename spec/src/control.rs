@@ -129,6 +129,8 @@ pub enum Shutdown {
     Reboot,
     /// Power off.
     Poweroff,
+    /// Start the kernel that the updater has loaded (kexec), without the firmware; through it if there is none.
+    Kexec,
 }
 
 impl Shutdown {
@@ -137,6 +139,7 @@ impl Shutdown {
         match self {
             Self::Reboot => "reboot",
             Self::Poweroff => "poweroff",
+            Self::Kexec => "kexec",
         }
     }
 }

@@ -17,6 +17,7 @@
 //! - [`history`]: every boot of this machine, and how it ended
 //! - [`host`]: this host as the updater sees it
 //! - [`install`]: carries out an install, in the order that makes power cuts harmless
+//! - [`kexec`]: starting what boots next without the firmware
 //! - [`mirrors`]: several places that have a repository's files
 //! - [`offline`]: installs without a repository
 //! - [`operations`]: status, check, install and rollback
@@ -30,11 +31,12 @@
 //! - [`service`]: the D-Bus interface, one operation at a time
 //! - [`source`]: where a repository's files come from
 //! - [`state`]: what the updater remembers from boot to boot
+//! - [`sys`]: the system call that no crate wraps
 //! - [`transfer`]: fetches what isn't on the disk, several requests at once
 //! - [`trial`]: runs the gate against PID 1 and the health checks
 //! - [`tuf`]: a client of The Update Framework
-//! - [`uki`]: the command line inside a unified kernel image
-#![forbid(unsafe_code)]
+//! - [`uki`]: what is inside a unified kernel image
+#![deny(unsafe_code)]
 
 pub mod after_boot;
 pub mod area;
@@ -53,6 +55,7 @@ pub mod gate;
 pub mod history;
 pub mod host;
 pub mod install;
+pub mod kexec;
 pub mod mirrors;
 pub mod offline;
 pub mod operations;
@@ -66,6 +69,7 @@ pub mod rollout;
 pub mod service;
 pub mod source;
 pub mod state;
+pub mod sys;
 pub mod transfer;
 pub mod trial;
 pub mod tuf;

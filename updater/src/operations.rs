@@ -25,6 +25,7 @@ use crate::failure::{Failure, Result, chain};
 use crate::figures::Figures;
 use crate::host::{self, Host};
 use crate::install::{Installer, Progress};
+use crate::kexec;
 use crate::mirrors::Mirrors;
 use crate::pace::Pace;
 use crate::plan::{self, Facts, Plan, Target};
@@ -327,6 +328,32 @@ impl Updater {
         })
     }
 
+    /// Loads what boots next for a start without the firmware, and counts the try as the boot loader would.
+    pub fn load_next(&self) -> Result<Version> {
+        let trusted = tuf::Client::kept(&self.store, &trusted_root()?).map_err(|error| {
+            let why = format!("skip the firmware: no kept metadata tells what was published: {error}");
+            Failure::new(ErrorCode::Conflict, format!("{why}; `keelctl update check` fetches it"))
+        })?;
+        let (table, _) = disk::read_table(&self.host.open_disk()?)?;
+        self.with_esp(|esp| {
+            let ukis = esp.ukis().map_err(Failure::io("look at the UKIs on the EFI system partition"))?;
+            let next = kexec::decide(&rollback::Installed {
+                running: &self.host.running,
+                running_root: &self.host.root_hash,
+                table: &table,
+                ukis: &ukis,
+            })?;
+            let name = ReleaseFile::Uki.target_name(&self.host.profile, &next.version);
+            let target = Target::of(trusted.targets().unwrap_or(&Default::default()), name)?;
+            kexec::load(esp, &next, &target)?;
+            // Last, so that a refusal costs no try.
+            if next.from != next.to {
+                rename(esp, &next.from, &next.to)?;
+            }
+            Ok(next.version)
+        })
+    }
+
     /// The running release proved itself: its UKI loses its counter.
     pub fn commit(&self) -> Result<()> {
         self.with_esp(|esp| {
@@ -357,10 +384,7 @@ impl Updater {
     }
 
     pub(crate) fn refresh(&self, source: &dyn Source) -> Result<TrustedSet> {
-        let root = durable::read(Path::new(paths::TUF_ROOT), Role::Root.max_bytes());
-        let root = root.map_err(Failure::io(format!("read {}", paths::TUF_ROOT)))?.ok_or_else(|| {
-            Failure::new(ErrorCode::Internal, format!("read {}: this release carries no trusted root", paths::TUF_ROOT))
-        })?;
+        let root = trusted_root()?;
         let client = tuf::Client { source, store: &self.store, trusted_root: &root, patience: tuf::client::PATIENCE };
         let now_unix_s = host::now_unix_s();
         let trusted = client
@@ -433,6 +457,14 @@ impl Updater {
 
 fn writing(release: &Release) -> Writing {
     Writing { version: release.version.clone(), root_hash: release.root_hash }
+}
+
+/// The root metadata that the running release carries.
+fn trusted_root() -> Result<Vec<u8>> {
+    let root = durable::read(Path::new(paths::TUF_ROOT), Role::Root.max_bytes());
+    root.map_err(Failure::io(format!("read {}", paths::TUF_ROOT)))?.ok_or_else(|| {
+        Failure::new(ErrorCode::Internal, format!("read {}: this release carries no trusted root", paths::TUF_ROOT))
+    })
 }
 
 fn rename(esp: &mut Esp, from: &UkiName, to: &UkiName) -> Result<()> {

@@ -246,6 +246,16 @@ impl Service {
         .await
     }
 
+    async fn load_next(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| {
+            let _running = shared.begin("restart")?;
+            let next = shared.updater.load_next().inspect_err(|failure| log::warn!("{failure}"))?;
+            log::info!("loaded {next}, to be started without the firmware");
+            Ok(next.to_string())
+        })
+        .await
+    }
+
     #[zbus(signal)]
     async fn progress(emitter: &SignalEmitter<'_>, progress: InstallProgress) -> zbus::Result<()>;
 }

@@ -45,16 +45,27 @@ pub fn finish(how: Shutdown, console: &mut Console, watchdog: Option<&Watchdog>,
         console.say(&problem);
     }
     rustix::fs::sync();
-    let (text, command) = match how {
-        Shutdown::Reboot => ("restarting", RebootCommand::Restart),
-        Shutdown::Poweroff => ("powering off", RebootCommand::PowerOff),
-    };
+    match how {
+        Shutdown::Reboot => {}
+        Shutdown::Poweroff => stop("powering off", RebootCommand::PowerOff, console),
+        Shutdown::Kexec => stop("starting the next kernel", RebootCommand::Kexec, console),
+    }
+    // Also where the kernel has no other one loaded.
+    if how != Shutdown::Poweroff {
+        stop("restarting", RebootCommand::Restart, console);
+    }
+    // No power-off without firmware's help, for one; a halted machine is what comes nearest.
+    let _ = reboot(RebootCommand::Halt);
+}
+
+/// Returns only if the kernel refuses.
+fn stop(text: &str, command: RebootCommand, console: &mut Console) {
     console.say(text);
     // A serial line has to send this first; asking it whether it has could take for ever.
     std::thread::sleep(MESSAGE_WAIT);
-    let _ = reboot(command);
-    // No power-off without firmware's help, for one; a halted machine is what comes nearest.
-    let _ = reboot(RebootCommand::Halt);
+    if let Err(error) = reboot(command) {
+        console.say(&format!("{text}: {error}"));
+    }
 }
 
 /// Signals every process but this one, and reaps until none is left or the time is over.

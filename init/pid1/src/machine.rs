@@ -435,5 +435,6 @@ fn name_of(how: Shutdown) -> &'static str {
     match how {
         Shutdown::Reboot => "restart",
         Shutdown::Poweroff => "power-off",
+        Shutdown::Kexec => "start of the next kernel",
     }
 }

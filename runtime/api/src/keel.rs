@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
 use hyper::StatusCode;
-use keel_spec::api::{ErrorCode, Health, Status, UpdateStatus};
+use keel_spec::api::{ErrorCode, Health, Restart, Status, UpdateStatus};
 use keel_spec::control::{Service, ServiceState, Shutdown, System};
 
 use crate::addresses;
@@ -14,6 +14,7 @@ use crate::release::Release;
 use crate::respond::{Failure, bytes_body, empty, json};
 use crate::router::Answer;
 use crate::system::{boot_id, hostname};
+use crate::update;
 
 /// Longest log that is answered; PID 1 keeps less.
 const MAX_LOG_BYTES: u64 = 8 << 20;
@@ -156,19 +157,27 @@ fn read_all(fds: Vec<OwnedFd>) -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-/// `POST /keel/v1/reboot`
+/// `POST /keel/v1/reboot`. Where the firmware can't be skipped, the restart goes through it.
 pub async fn reboot(call: Call) -> Answer {
-    shutdown(call, Shutdown::Reboot).await
+    let mut answer = Restart::default();
+    if call.query.flag_or("kexec", call.context.settings.update.kexec) {
+        match update::load_next(&call.context.host).await {
+            Ok(version) => answer.kexec = Some(version),
+            Err(failure) => answer.refused = Some(failure.message),
+        }
+    }
+    shutdown(&call, if answer.kexec.is_some() { Shutdown::Kexec } else { Shutdown::Reboot }).await?;
+    Ok(json(StatusCode::OK, &answer))
 }
 
 /// `POST /keel/v1/poweroff`
 pub async fn poweroff(call: Call) -> Answer {
-    shutdown(call, Shutdown::Poweroff).await
+    shutdown(&call, Shutdown::Poweroff).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
 }
 
-async fn shutdown(call: Call, how: Shutdown) -> Answer {
-    call.context.host.control(move |client| client.shutdown(how, "asked for over the API")).await?;
-    Ok(empty(StatusCode::NO_CONTENT))
+async fn shutdown(call: &Call, how: Shutdown) -> Result<(), Failure> {
+    call.context.host.control(move |client| client.shutdown(how, "asked for over the API")).await
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use hyper::header::CONTENT_LENGTH;
 use keel_spec::api::plan::UpdatePlan;
 use keel_spec::api::{ApiError, ErrorCode, InstallEvent, InstallRequest, Rollback, UpdateCheck, UpdateStatus};
 use keel_spec::bus::UpdaterProxy;
+use keel_spec::release::Version;
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use crate::call::{BodyReader, Call, blocking, long_permit, read_body};
 use crate::context::Context;
-use crate::host::bus_failure;
+use crate::host::{Host, bus_failure};
 use crate::respond::{ChannelBody, Failure, Producer, json, stream};
 use crate::router::Answer;
 use crate::spool;
@@ -23,6 +24,8 @@ use crate::spool;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest install; the updater gives up on a stalled server long before.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// Longest wait until the next kernel is loaded: it is read from the EFI system partition, perhaps a slow disk.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for a rollback: a few writes to the EFI system partition.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for a pause or its end: one small file is written.
@@ -61,6 +64,13 @@ pub async fn resume(call: Call) -> Answer {
     let updater = call.context.host.updater().await?;
     let text = within(PAUSE_TIMEOUT, "resume", updater.resume()).await?;
     Ok(json(StatusCode::OK, &parse::<UpdateStatus>(&text)?))
+}
+
+/// Has the updater load what boots next, to be started without the firmware.
+pub async fn load_next(host: &Host) -> Result<Version, Failure> {
+    let updater = host.updater().await?;
+    let version = within(LOAD_TIMEOUT, "look at what boots next", updater.load_next()).await?;
+    version.parse().map_err(|error| Failure::internal(format!("the updater's answer: {error}")))
 }
 
 /// `POST /keel/v1/update/plan`

@@ -65,6 +65,7 @@ pub(super) struct Update {
     pub ca_pem: Text,
     pub mirrors: Texts,
     pub max_kib_per_s: Number,
+    pub kexec: Option<bool>,
     pub auto: Text,
     pub channel: Text,
     pub pin: Text,

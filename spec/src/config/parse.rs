@@ -73,6 +73,7 @@ impl Merge<'_> {
         let limit = &written.update.max_kib_per_s;
         self.number(&mut update.max_kib_per_s, "update.max_kib_per_s", limit, 0, 1 << 30)?;
         self.automatic(&mut update.automatic, &written.update)?;
+        update.kexec = written.update.kexec.unwrap_or(update.kexec);
         self.health(&mut settings, &written.health)?;
         self.registry(&mut settings, &written.registry)?;
         self.proxy(&mut settings, &written.proxy)?;
@@ -262,6 +263,7 @@ url = "https://updates.example.org/keel"
 tries = 2
 mirrors = ["http://192.0.2.9:8080/keel"]
 max_kib_per_s = 512
+kexec = true
 ca_pem = """
 -----BEGIN CERTIFICATE-----
 MIIB
@@ -302,7 +304,7 @@ insecure = ["10.0.2.2:5000", "localhost"]
         assert_eq!((settings.update.mirrors.len(), settings.update.max_kib_per_s), (1, 512));
         assert_eq!(settings.health.checks[1].probe, Probe::Tcp("[2001:db8::1]:5432".into()));
         assert_eq!(settings.registry.insecure, ["10.0.2.2:5000", "localhost"]);
-        assert!(!settings.console_prompt);
+        assert!(settings.update.kexec && !settings.console_prompt);
     }
 
     #[test]

@@ -30,6 +30,24 @@ impl Live {
             Some(outcome) => outcome.map_err(|failure| Trouble::Failed(failure.to_string())),
         }
     }
+
+    /// Without the firmware if the machine config wants that and it can be done.
+    fn way_to_restart(&self) -> Shutdown {
+        if !keel_link::bus::settings().is_ok_and(|settings| settings.update.kexec) {
+            return Shutdown::Reboot;
+        }
+        match self.exclusive("restart", |updater, _| updater.load_next()) {
+            Ok(version) => {
+                log::info!("loaded {version}, to be started without the firmware");
+                Shutdown::Kexec
+            }
+            Err(Trouble::Busy) => Shutdown::Reboot,
+            Err(Trouble::Failed(why)) => {
+                log::warn!("{why}; the restart goes through the firmware");
+                Shutdown::Reboot
+            }
+        }
+    }
 }
 
 impl World for Live {
@@ -72,7 +90,8 @@ impl World for Live {
     }
 
     fn restart(&self, reason: &str) -> Result<(), Trouble> {
-        let asked = control::Client::connect().and_then(|mut pid1| pid1.shutdown(Shutdown::Reboot, reason));
+        let how = self.way_to_restart();
+        let asked = control::Client::connect().and_then(|mut pid1| pid1.shutdown(how, reason));
         asked.map_err(|error| {
             let failure = Failure::new(ErrorCode::Unavailable, format!("{reason}: {}", chain(&error)));
             Trouble::Failed(failure.to_string())
