@@ -29,7 +29,7 @@ one.reload()
 assert one.status == "running" and one.attrs["HostConfig"]["Memory"] == 64 << 20
 assert one.exec_run(["sh", "-c", "echo $WORD; exit 4"]) == (4, b"hello\n")
 _, streams = one.exec_run(["sh", "-c", "echo a; echo b >&2"], demux=True)
-assert streams == (b"a\n", b"b\n")
+assert streams == (b"a\n", b"b\n"), streams
 assert next(one.logs(stream=True)).startswith(b"tick")
 
 archive = io.BytesIO()

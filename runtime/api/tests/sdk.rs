@@ -13,6 +13,8 @@ fn run(machine: &Machine, folder: &Path, words: &[&str]) -> Output {
         .args(["--signal=KILL", "240"])
         .args(words)
         .current_dir(folder)
+        // The first generation of compose needs fields that newer versions of the API don't have.
+        .env("COMPOSE_API_VERSION", "1.44")
         .env("DOCKER_HOST", format!("unix://{}", machine.folder.path().join("api.sock").display()))
         .output()
         .expect("run timeout")

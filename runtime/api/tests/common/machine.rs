@@ -65,6 +65,7 @@ impl Machine {
             .stderr(std::fs::OpenOptions::new().append(true).create(true).open(self.log()).unwrap())
             .spawn()
             .unwrap();
+        self.parent.spare(child.id());
         wait_for_socket(&socket);
         (child, Api::new(&socket))
     }

@@ -7,20 +7,21 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use keel_spec::control::{Adopted, Event, Exit, MAX_FDS, MAX_MESSAGE_BYTES, Reply, Request, decode, encode};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with,
 };
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 #[derive(Default)]
 struct Kept {
     adopted: HashMap<String, Adopted>,
     fds: HashMap<String, Vec<OwnedFd>>,
     listeners: Vec<OwnedFd>,
+    spared: Vec<u32>,
 }
 
 /// The stand-in.
@@ -41,7 +42,36 @@ impl Parent {
                 std::thread::spawn(move || serving.serve(client));
             }
         });
+        let reaping = parent.clone();
+        std::thread::spawn(move || reaping.reap_strangers());
         parent
+    }
+
+    /// Takes note of a child that somebody else waits for.
+    pub fn spare(&self, pid: u32) {
+        self.0.lock().unwrap().spared.push(pid);
+    }
+
+    /// Waits for children that nobody had adopted when the daemon was killed, as PID 1 does: a container with one of
+    /// them inside wouldn't end. Not at once, for the adoption may be under way.
+    fn reap_strangers(&self) {
+        let mut seen: HashMap<u32, u32> = HashMap::new();
+        loop {
+            std::thread::sleep(Duration::from_millis(200));
+            let zombies = zombies_of(std::process::id());
+            seen.retain(|pid, _| zombies.contains(pid));
+            for pid in zombies {
+                let kept = self.0.lock().unwrap();
+                if kept.spared.contains(&pid) || kept.adopted.values().any(|adopted| adopted.pid == pid) {
+                    continue;
+                }
+                let times = seen.entry(pid).or_default();
+                *times += 1;
+                if *times > 10 {
+                    let _ = waitid(WaitId::Pid(Pid::from_raw(pid as i32).unwrap()), WaitIdOptions::EXITED);
+                }
+            }
+        }
     }
 
     /// Names of what is kept: processes and descriptors.
@@ -115,6 +145,18 @@ impl Parent {
             kept.listeners.retain(|listener| send(listener, &event, &[]));
         }
     }
+}
+
+/// Children of a process that have ended and weren't waited for.
+fn zombies_of(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_one = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+        after.starts_with(&format!("Z {parent} "))
+    };
+    pids.filter(is_one).collect()
 }
 
 fn receive(client: &OwnedFd) -> Option<(Request, Vec<OwnedFd>)> {

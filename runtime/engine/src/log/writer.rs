@@ -178,6 +178,9 @@ impl Log {
         let mut state = self.lock();
         state.runs += 1;
         state.running = true;
+        // Now, so that nothing lies between what is read from a pipe and what is written: it would be lost with a
+        // daemon that is killed there.
+        let _ = self.try_files(&mut state);
     }
 
     /// The run is over and all its output is here: its followers end.
