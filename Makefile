@@ -150,6 +150,7 @@ test: deps
 		trap 'kill $$built' INT TERM; $(MAKE) --no-print-directory checks; checked=$$?; \
 		wait $$built || { cat build/parts.log; exit 1; }; exit $$checked
 	@$(TOOLS)/keel-conformance --quiet
+	@$(TOOLS)/keel-store-guest
 	@$(TOOLS)/keel-scenarios $(ARGS)
 
 checks: lint

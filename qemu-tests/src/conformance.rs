@@ -46,6 +46,11 @@ impl Suite {
         self.build.join("tests").join(name)
     }
 
+    /// What serves as a bare guest's init.
+    pub fn init(&self) -> PathBuf {
+        self.programs.join("keel-oci-probe")
+    }
+
     /// The suite, to be run on the workstation.
     pub fn command(&self) -> Command {
         Command::new(self.programs.join("keel-oci-conformance"))
@@ -69,7 +74,7 @@ impl Suite {
         bare::run(&Job {
             dir: &self.place(name),
             kernel: &self.kernel,
-            init: &self.programs.join("keel-oci-probe"),
+            init: &self.init(),
             files,
             modules: Vec::new(),
             command,

@@ -12,6 +12,7 @@
 //! - [`repository`]: a static file server for update repositories, with faults on request
 //! - [`scenario`]: runs scenarios side by side and counts them
 //! - [`scenarios`]: what is tested end to end
+//! - [`sealed`]: the store's tests that need fs-verity
 //! - [`whole`]: whether a disk boots a release whole, told without booting it
 //! - [`writes`]: what reached a machine's disk, and the states in which a power cut may leave it
 #![forbid(unsafe_code)]
@@ -28,5 +29,6 @@ pub mod registry;
 pub mod repository;
 pub mod scenario;
 pub mod scenarios;
+pub mod sealed;
 pub mod whole;
 pub mod writes;

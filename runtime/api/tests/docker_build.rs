@@ -48,7 +48,7 @@ fn ran(daemon: &Daemon, image: &str, script: &str) -> String {
 fn on_disk(daemon: &Daemon) -> Vec<PathBuf> {
     let state = daemon.folder.path().join("state");
     let mut found: Vec<PathBuf> = Vec::new();
-    for folder in ["layers", "tmp", "blobs/sha256", "containers", "build/rooms"] {
+    for folder in ["recipes", "objects", "trees", "tmp", "blobs/sha256", "containers", "build/rooms"] {
         found.extend(fs::read_dir(state.join(folder)).into_iter().flatten().map(|entry| entry.unwrap().path()));
     }
     found.sort();

@@ -49,14 +49,14 @@ impl<'a> Build<'a> {
         fill(&target.root)?;
         self.interrupt.check()?;
         let upper = Root::new(open_folder(&target.room.path().join("tree/upper"))?, 0);
-        let found = changes::changes(&upper, &below.root, false);
+        let found = changes::changes(&upper, &below.root, &target.root, false);
         let found = found.map_err(Error::io("looking through what the step changed"))?;
         if found.is_empty() {
             return Ok(None);
         }
         let store = self.store;
         let taken = piped(
-            |out| changes::layer(&upper, &found, out),
+            |out| changes::layer(&target.root, &found, out),
             |diff| store.add_layer("what the step changed", &mut self.interrupt.watch(diff)),
         );
         let held = taken.map_err(Error::io("making a layer"))??;

@@ -16,7 +16,6 @@ use crate::container::Container;
 use crate::create::{from_store, image_id};
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
-use crate::id;
 use crate::inside::changes::{self, Change};
 use crate::inside::creator::as_creator;
 use crate::inside::pack::Packer;
@@ -26,7 +25,6 @@ use crate::inside::unpack::{UnpackError, UnpackOptions, unpack};
 use crate::plan::mounts;
 use crate::plan::spec::IDS;
 use crate::plan::users;
-use crate::remove::{REMOVED, remove_all};
 
 /// One change of a container's files, in the words of Docker's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +138,7 @@ impl Engine {
     /// Writes what a container has changed as a layer.
     pub fn write_layer(&self, wanted: &str, out: &mut dyn Write) -> Result<(), Error> {
         let container = self.find(wanted)?;
-        self.with_changes(&container, |upper, found| changes::layer(upper, &found, out))
+        self.with_changes(&container, |view, found| changes::layer(view, &found, out))
     }
 
     /// Bytes of what a container has changed.
@@ -167,19 +165,15 @@ impl Engine {
     ) -> Result<T, Error> {
         let Some(upper) = self.upper(container)? else { return Ok(T::default()) };
         let config = container.config();
-        // Under a name that recovery clears away, should this program end meanwhile.
-        let scratch = self.containers_folder().join(format!("{REMOVED}view-{}", id::random()?));
+        let (image, base) = (image_id(&config)?, config.uid_base.unwrap_or(0));
         let mapping = config.uid_base.map(|host_base| IdMap { host_base, count: IDS });
-        let lower = self.store.mount(&image_id(&config)?, &scratch, mapping).map_err(from_store);
-        let result = lower.and_then(|lower| {
-            let lower = Root::new(lower, config.uid_base.unwrap_or(0));
-            let found = changes::changes(&upper, &lower, true).and_then(|found| work(&upper, found));
-            found.doing(|| format!("reading what container {} has changed", container.id))
-        });
-        if let Err(error) = remove_all(&scratch) {
-            ::log::warn!("{}: it stays until the next start: {error}", scratch.display());
-        }
-        result
+        let folder = container.folder.join("rootfs");
+        let view = |changed| -> Result<Root, Error> {
+            Ok(Root::new(self.store.view(&image, changed, mapping).map_err(from_store)?, base))
+        };
+        let (lower, view) = (view(None)?, view(Some(folder.as_path()))?);
+        let found = changes::changes(&upper, &lower, &view, true).and_then(|found| work(&view, found));
+        found.doing(|| format!("reading what container {} has changed", container.id))
     }
 
     /// Calls `work` with a root in which `path` lies, and the path there.

@@ -5,10 +5,11 @@
 //! - [`draft`]: images in the making
 //! - [`error`]: what can go wrong, with Docker's wording where its clients show it
 //! - [`image`]: what is known of an image
-//! - `layer`: layers: archives in, folders out
+//! - `layer`: layers: archives in, recipes and objects out
 //! - `load`: archives of `docker save`
 //! - `model`: JSON of registries and archives
 //! - `mount`: an image mounted for one container
+//! - `objects`: files that are kept once for all images
 //! - [`progress`]: what a long operation tells meanwhile
 //! - `records`: which images there are and what they are called
 //! - [`reference`]: names of images
@@ -18,8 +19,11 @@
 //! - [`save`]: images as an archive
 //! - [`store`]: the store itself
 //! - `sys`: system calls without a safe wrapper
+//! - `tree`: the tree of an image, in memory and as a file system
+//! - `trees`: the files of images' trees
 //! - [`usage`]: what images take on disk
 //! - `userns`: ID mappings in the shape that the kernel takes
+//! - `verity`: the digest by which fs-verity knows a file
 #![deny(unsafe_code)]
 
 pub mod create;
@@ -31,6 +35,7 @@ mod layer;
 mod load;
 mod model;
 mod mount;
+mod objects;
 pub mod progress;
 mod records;
 pub mod reference;
@@ -40,8 +45,11 @@ mod remove;
 pub mod save;
 pub mod store;
 mod sys;
+mod tree;
+mod trees;
 pub mod usage;
 mod userns;
+mod verity;
 
 pub use create::{Commit, Import};
 pub use digest::{Digest, ImageId};

@@ -30,6 +30,9 @@ pub struct Record {
     pub manifest: Option<Digest>,
     /// Diff IDs of its layers.
     pub layers: Vec<Digest>,
+    /// The file of its tree; `None`: not made yet.
+    #[serde(default)]
+    pub tree: Option<Digest>,
     /// When it got a name last, seconds since 1970.
     #[serde(default)]
     pub tagged_unix_s: Option<i64>,
@@ -90,9 +93,10 @@ impl Images {
     }
 
     /// Adds an image, or what is new about it.
-    pub fn add(&mut self, id: ImageId, layers: Vec<Digest>, manifest: Option<Digest>) {
+    pub fn add(&mut self, id: ImageId, layers: Vec<Digest>, tree: Option<Digest>, manifest: Option<Digest>) {
         let record = self.images.entry(id).or_default();
         record.layers = layers;
+        record.tree = tree;
         record.manifest = manifest.or(record.manifest);
     }
 
@@ -170,6 +174,23 @@ impl Images {
     pub fn blobs(&self) -> BTreeSet<Digest> {
         let index = |record: &Record| record.signed.as_ref().and_then(|signed| signed.index);
         self.images.iter().flat_map(|(id, record)| [Some(*id), record.manifest, index(record)]).flatten().collect()
+    }
+
+    /// The files of all images' trees.
+    pub fn trees(&self) -> BTreeSet<Digest> {
+        self.images.values().filter_map(|record| record.tree).collect()
+    }
+
+    /// The tree of an image of these layers.
+    pub fn tree_of(&self, layers: &[Digest]) -> Option<Digest> {
+        self.images.values().filter(|record| record.layers == layers).find_map(|record| record.tree)
+    }
+
+    /// Notes the tree of an image.
+    pub fn set_tree(&mut self, id: &ImageId, tree: Digest) {
+        if let Some(record) = self.images.get_mut(id) {
+            record.tree = Some(tree);
+        }
     }
 
     /// Images with a tag of this repository, with those tags: for a name without tag and digest.

@@ -22,8 +22,9 @@ use crate::progress::{Progress, Status};
 use crate::records::{Images, Record, Records};
 use crate::reference::Reference;
 use crate::registry::signature::Signed;
+use crate::trees::Trees;
 use crate::userns::Namespaces;
-use crate::{load, mount, remove};
+use crate::{load, remove};
 
 /// How a store works.
 #[derive(Clone, Debug, Default)]
@@ -93,10 +94,11 @@ pub enum Removed {
 pub struct Store {
     root: PathBuf,
     pub(crate) depot: Depot,
+    pub(crate) trees: Trees,
     records: Mutex<Records>,
     /// Layers that an operation counts on before a record names them, with how many do.
     pins: Mutex<HashMap<Digest, u32>>,
-    namespaces: Namespaces,
+    pub(crate) namespaces: Namespaces,
     pub(crate) options: Options,
     pub(crate) client: Client,
     _lock: OwnedFd,
@@ -117,11 +119,12 @@ impl Store {
             ..default
         });
         let client = client.map_err(|source| Error::Fetch { reference: "images".into(), source })?;
-        let depot = Depot::open(root)?;
+        let (depot, trees) = (Depot::open(root)?, Trees::open(root)?);
         let (records, reliable) = Records::open(root)?;
         let store = Self {
             root: root.to_owned(),
             depot,
+            trees,
             records: Mutex::new(records),
             pins: Mutex::default(),
             namespaces: Namespaces::default(),
@@ -132,7 +135,10 @@ impl Store {
         if reliable {
             store.sweep(store.depot.all()?);
             store.sweep_blobs()?;
+            let known = store.records().images().trees();
+            store.trees.forget(store.trees.all()?.into_iter().filter(|tree| !known.contains(tree)));
         }
+        store.depot.clear()?;
         Ok(store)
     }
 
@@ -228,6 +234,7 @@ impl Store {
             let before = records.images().clone();
             let changed = records.change(change)?;
             self.forget_blobs(&before, records.images());
+            self.trees.forget(before.trees().difference(&records.images().trees()).copied());
             changed
         };
         removed.extend(self.sweep(layers).into_iter().map(|layer| Removed::Deleted(layer.to_string())));
@@ -259,18 +266,6 @@ impl Store {
         Ok(())
     }
 
-    /// Mounts an image for one container: its layers read-only below, `upper/upper` above. The mount is detached,
-    /// visible in no namespace until its descriptor is attached with `move_mount`.
-    /// With a mapping, the host sees a file of the container's user n owned by `host_base + n`.
-    pub fn mount(&self, image: &ImageId, upper: &Path, mapping: Option<IdMap>) -> Result<OwnedFd, Error> {
-        let layers = match self.records().images().get(image) {
-            Some(record) => record.layers.clone(),
-            None => return Err(Error::NoSuchImage(image.to_string())),
-        };
-        let trees: Vec<_> = layers.iter().map(|layer| self.depot.tree(layer)).collect();
-        mount::mount(&image.to_string(), &trees, upper, mapping, &self.namespaces)
-    }
-
     /// Writes an image's config and record: from here on it exists.
     pub(crate) fn record(
         &self,
@@ -279,12 +274,13 @@ impl Store {
         manifest: Option<&[u8]>,
         names: &[Reference],
     ) -> Result<ImageId, Error> {
+        let tree = self.plant(&layers)?;
         let mut records = self.records();
         // With the records held: a removal must not take the blobs away in between.
         let id = self.write_blob(config)?;
         let manifest = manifest.map(|manifest| self.write_blob(manifest)).transpose()?;
         records.change(|images| {
-            images.add(id, layers, manifest);
+            images.add(id, layers, Some(tree), manifest);
             names.iter().try_for_each(|name| images.name(&id, name, now_unix_s()))
         })?;
         Ok(id)
@@ -318,8 +314,8 @@ impl Store {
     }
 
     /// Removes those of these layers that nothing refers to any more.
-    fn sweep(&self, layers: Vec<Digest>) -> Vec<Digest> {
-        let mut removed = Vec::new();
+    fn sweep(&self, layers: impl IntoIterator<Item = Digest>) -> Vec<Digest> {
+        let (mut removed, mut hidden) = (Vec::new(), Vec::new());
         for layer in layers {
             // Both locks are held for the rename, so that nobody comes to count on the layer meanwhile.
             let records = self.records();
@@ -328,9 +324,15 @@ impl Store {
                 continue;
             }
             match self.depot.remove(&layer) {
-                Ok(()) => removed.push(layer),
+                Ok(layer_hidden) => {
+                    hidden.push(layer_hidden);
+                    removed.push(layer);
+                }
                 Err(error) => log::warn!("layer {layer} stays: {error}"),
             }
+        }
+        if let Err(error) = self.depot.forget(hidden) {
+            log::warn!("files of removed layers stay: {error}");
         }
         removed
     }

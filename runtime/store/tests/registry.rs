@@ -105,7 +105,7 @@ fn what_pulls_and_tags_need_survives_removals_beside_them() {
         }
     });
     assert!(store.images().is_empty());
-    for part in ["layers", "tmp", "blobs/sha256"] {
+    for part in ["recipes", "objects", "trees", "tmp", "blobs/sha256"] {
         assert!(is_empty(&folder.path().join("store").join(part)), "{part}");
     }
 }
@@ -122,5 +122,5 @@ fn an_image_in_use_stays_mountable_and_goes_when_it_is_free() {
     let store = open(folder.path(), "store", Options::default());
     store.mount(&id, &folder.path().join("container"), None).unwrap();
     assert_eq!(store.prune(&id, &|_| false).unwrap().len(), 2);
-    assert!(is_empty(&folder.path().join("store/layers")) && is_empty(&folder.path().join("store/blobs/sha256")));
+    assert!(is_empty(&folder.path().join("store/recipes")) && is_empty(&folder.path().join("store/blobs/sha256")));
 }
