@@ -7,9 +7,6 @@ use keel_qemu_tests::build::Build;
 use keel_qemu_tests::scenario::{Scenario, run_all};
 use keel_qemu_tests::scenarios::{SCENARIOS, prepare_releases};
 
-/// Machines that run at a time.
-const AT_ONCE: usize = 2;
-
 fn main() -> ExitCode {
     match run() {
         Ok(true) => ExitCode::SUCCESS,
@@ -22,7 +19,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let mut at_once = AT_ONCE;
+    let mut at_once = 2;
     let mut parts = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
