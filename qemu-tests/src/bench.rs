@@ -74,6 +74,13 @@ impl Figure {
     }
 }
 
+/// The middle one; of none, not a number.
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// A measurement, which yields one or more figures.
 pub struct Measurement {
     /// Keys of the figures.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Figure;
+use super::{Figure, median};
 use crate::build::{Build, run};
 use crate::clients::Host;
 use crate::images;
@@ -110,8 +110,8 @@ fn ratios(all: &[(&str, Samples)]) -> Vec<Figure> {
     let mut figures = Vec::new();
     let mut ratio = |key, of: &str, peer: &str, goal, how: &str| {
         let Some((_, samples)) = all.iter().find(|(figure, _)| *figure == of) else { return };
-        let theirs = median(samples, peer);
-        let ours = samples.iter().find(|(name, _)| *name == "keel").map(|(_, times)| times.clone()).unwrap_or_default();
+        let theirs = median(times(samples, peer));
+        let ours = times(samples, "keel");
         figures.push(Figure::new(key, "", goal, how, ours.iter().map(|time| time / theirs).collect()));
     };
     ratio("run_vs_docker", "run", "docker", Some(0.2), how);
@@ -123,19 +123,17 @@ fn ratios(all: &[(&str, Samples)]) -> Vec<Figure> {
     ratio("exec_vs_podman", "exec", "podman", None, exec_how);
     for (key, of) in [("run_ms", "run"), ("run_network_ms", "run_network"), ("engine_exec_ms", "exec")] {
         let Some((_, samples)) = all.iter().find(|(figure, _)| *figure == of) else { continue };
-        let ours = samples.iter().find(|(name, _)| *name == "keel").map(|(_, times)| times.clone()).unwrap_or_default();
-        let mut figure = Figure::new(key, "ms", None, "the time itself, mean of 10 rounds a sample", ours);
-        figure.peers = ["docker", "podman"].map(|peer| (peer.to_owned(), median(samples, peer))).into();
+        let ours = times(samples, "keel");
+        let mut figure = Figure::new(key, "ms", None, "the time itself, mean of 10 rounds a sample", ours.to_vec());
+        figure.peers = ["docker", "podman"].map(|peer| (peer.to_owned(), median(times(samples, peer)))).into();
         figures.push(figure);
     }
     figures
 }
 
-fn median(samples: &Samples, engine: &str) -> f64 {
-    let mut times =
-        samples.iter().find(|(name, _)| *name == engine).map(|(_, times)| times.clone()).unwrap_or_default();
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+/// An engine's times; none if it has none.
+fn times<'a>(samples: &'a Samples, engine: &str) -> &'a [f64] {
+    samples.iter().find(|(name, _)| *name == engine).map_or(&[], |(_, times)| times)
 }
 
 fn overhead(idle: &[(&str, Value)]) -> Result<Figure> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::Figure;
+use super::{Figure, median};
 use crate::build::Build;
 use crate::conformance::{Suite, peers};
 use crate::machine::Clock;
@@ -76,12 +76,6 @@ fn samples(all: &Value, runtime: &str, of: &str) -> Result<Vec<f64>> {
     let list: Vec<f64> = all[runtime][of].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
     ensure!(!list.is_empty(), "no {of} was measured for {runtime}");
     Ok(list)
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
