@@ -3,10 +3,13 @@
 VERSION  ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 PORT     ?= 2376
 WEB_PORT ?= 8080
+PREFIX   ?= /usr/local
 MEMORY   ?= 1024
 FRESH    ?=
 # How long `make fuzz` spends on each parser.
 SECONDS_EACH ?= 60
+# How many hosts `make fleet` simulates.
+HOSTS ?= 100000
 # What the machine of `make run` is told of: an update repository, and registries that are spoken to without TLS.
 UPDATE_URL ?=
 INSECURE_REGISTRY ?=
@@ -20,20 +23,25 @@ TARGET    := x86_64-unknown-linux-gnu
 HOST_PACKAGES := keel-init keel-host keel-updater keel-runtime keelctl
 TOOLS     := target/debug
 IMAGE     := $(TOOLS)/keel-image
-PACKAGES  := build-essential busybox-static ca-certificates cpio cryptsetup-bin dosfstools e2fsprogs erofs-utils git iproute2 \
-             crun kmod mtools nftables openssl ovmf docker-registry qemu-system-x86 runc sbsigntool skopeo xz-utils \
-             zstd util-linux
+PACKAGES  := build-essential busybox-static ca-certificates containerd cpio cryptsetup-bin dosfstools e2fsprogs erofs-utils git iproute2 \
+             crun kmod mtools nftables openssl ovmf docker-registry podman qemu-system-x86 runc sbsigntool skopeo strace xz-utils \
+             zstd util-linux docker-compose
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 FAULTS    := hang-init never-ready panic-init
 
 # $(call install,FROM,TO): copies only what changed, so that nothing is built again for a newer date.
 install = cmp -s $(1) $(2) || install -m 755 $(1) $(2)
-cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='-C target-feature=+crt-static' \
+# Static; relocations packed (glibc 2.36 unpacks them), equal functions once, no tables for unwinding, since a panic
+# aborts: each makes the programs smaller.
+host_flags = -C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,-z,pack-relative-relocs \
+             -C link-arg=-Wl,--icf=all
+cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='$(host_flags)' \
              cargo build -q --profile host --target $(TARGET)
 BUILT     := build/cargo/$(TARGET)/host
 
-.PHONY: help deps tools programs conformance-programs conformance faults load keys inputs release image run publish demo test checks parts fuzz bench lint clean
+.PHONY: help deps tools programs oci install-oci conformance-programs conformance faults load keys inputs release image run \
+        publish demo test checks parts fuzz fleet bench lint clean
 
 help:
 	@echo 'make image    a signed release and a disk image, in build/cloud/'
@@ -41,8 +49,10 @@ help:
 	@echo 'make publish  VERSION=X.Y.Z: builds that version into the update repository build/cloud/repository'
 	@echo 'make demo     boots, updates and breaks a machine, and shows what it does about it'
 	@echo 'make test     formatting, lints, unit tests, then scenarios in QEMU (ARGS=NAME: these scenarios only)'
+	@echo 'make oci      the OCI runtime as a command for this machine, build/programs/keel-oci (make install-oci PREFIX=/usr/local)'
 	@echo 'make conformance  the OCI runtime against its specification, beside crun and runc, here and in a guest (ARGS=NAME-PART)'
 	@echo 'make fuzz     all parsers on changed inputs (SECONDS_EACH=60 for each; ARGS=NAME: these only)'
+	@echo 'make fleet    a bad release on 100,000 simulated hosts with the real update policy (HOSTS=)'
 	@echo 'make bench    size, boot and memory, measured (ARGS=KEY: these figures only)'
 	@echo 'make lint     formatting and lints alone'
 	@echo 'make deps     the Debian packages that all this needs; the others call it'
@@ -71,15 +81,25 @@ programs: deps
 	@$(foreach p,init host updater runtime,$(call install,$(BUILT)/keel-$(p),build/programs/$(p)) &&) \
 		$(call install,$(BUILT)/keelctl,build/programs/keelctl)
 
+# For workstations and other engines: Podman, containerd, Docker.
+oci: deps
+	@$(cargo_host) -p keel-oci
+	@mkdir -p build/programs
+	@$(call install,$(BUILT)/keel-oci,build/programs/keel-oci)
+
+install-oci: oci
+	install -D -m 755 build/programs/keel-oci $(DESTDIR)$(PREFIX)/bin/keel-oci
+
 # The OCI runtime as a command, and the suite that holds it to its specification. Static, for bundles and bare guests.
 conformance-programs: deps
 	@$(cargo_host) -p keel-oci -p keel-oci-conformance
 	@mkdir -p build/conformance
 	@$(foreach p,keel-oci keel-oci-conformance keel-oci-probe,$(call install,$(BUILT)/$(p),build/conformance/$(p)) &&) true
 
-# The whole table, with crun and runc as the check of the suite itself.
+# The whole table, with crun and runc as the check of the suite itself; then engines that are told to use our runtime.
 conformance: conformance-programs inputs
 	@$(TOOLS)/keel-conformance --peers --table $(ARGS)
+	@$(if $(ARGS),true,$(TOOLS)/keel-conformance --engines)
 
 # Programs that break a release on purpose, for tests.
 faults: deps
@@ -130,6 +150,7 @@ test: deps
 		trap 'kill $$built' INT TERM; $(MAKE) --no-print-directory checks; checked=$$?; \
 		wait $$built || { cat build/parts.log; exit 1; }; exit $$checked
 	@$(TOOLS)/keel-conformance --quiet
+	@$(TOOLS)/keel-store-guest
 	@$(TOOLS)/keel-scenarios $(ARGS)
 
 checks: lint
@@ -142,9 +163,13 @@ fuzz:
 	@cargo build -q -p keel-fuzz
 	@$(TOOLS)/keel-fuzz --seconds $(SECONDS_EACH) --seed $$(date +%s) --out build/fuzz $(ARGS)
 
+# Optimised apart from target/: there are a hundred million decisions.
+fleet:
+	@CARGO_TARGET_DIR=build/fleet cargo run -q --release -p keel-updater --example fleet -- $(HOSTS)
+
 bench: release faults conformance-programs load
 	@cargo build -q -p keel-fuzz
 	@$(TOOLS)/keel-bench $(ARGS)
 
 clean:
-	@rm -rf target build/cargo build/programs build/faults build/load build/cloud build/run build/tests build/bench* build/inputs
+	@rm -rf target build/cargo build/programs build/faults build/load build/cloud build/run build/tests build/fleet build/bench* build/inputs

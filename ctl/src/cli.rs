@@ -33,16 +33,31 @@ pub enum Verb {
         /// Go on with what comes.
         follow: bool,
     },
+    /// The history of boots, or one of them with its last log lines.
+    Boots(Option<WhichBoot>),
     /// What is installed.
     UpdateStatus,
     /// What the repository offers.
     UpdateCheck,
+    /// What an install would do.
+    UpdatePlan(Option<Version>),
     /// Install a release.
     UpdateInstall(Option<Version>),
+    /// Install the release in a bundle that is sent.
+    UpdateBundle(PathBuf),
+    /// Install the release in a bundle that the host fetches.
+    UpdateFrom(String),
     /// Boot the other release next.
     UpdateRollback,
+    /// Update nothing by itself.
+    UpdatePause,
+    /// Go on with it.
+    UpdateResume,
     /// Restart the machine.
-    Reboot,
+    Reboot {
+        /// Without the firmware, or through it; `None`: as the machine config says.
+        kexec: Option<bool>,
+    },
     /// Switch it off.
     Poweroff,
     /// List containers.
@@ -58,6 +73,15 @@ pub enum Verb {
     Version,
     /// `--help`, of a verb or of all.
     Help(Option<String>),
+}
+
+/// One boot of the host's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhichBoot {
+    /// By its number.
+    Number(u64),
+    /// The last one that ended.
+    Last,
 }
 
 /// A container to be run.
@@ -157,8 +181,9 @@ fn parse_verb(name: &str, parser: &mut lexopt::Parser, options: &mut Options) ->
         "status" => plain(parser, options, Verb::Status),
         "services" => plain(parser, options, Verb::Services),
         "logs" => parse_logs(parser, options),
+        "boots" => parse_boots(parser, options),
         "update" => parse_update(parser, options),
-        "reboot" => plain(parser, options, Verb::Reboot),
+        "reboot" => parse_reboot(parser, options),
         "poweroff" => plain(parser, options, Verb::Poweroff),
         "ps" => parse_ps(parser, options),
         "run" => parse_run(parser, options),
@@ -207,20 +232,66 @@ fn parse_logs(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Verb
     }
 }
 
+fn parse_boots(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Verb, lexopt::Error> {
+    let which = match rest(parser, options, 1)?.first().map(String::as_str) {
+        None => None,
+        Some("last") => Some(WhichBoot::Last),
+        Some(text) => match text.parse() {
+            Ok(number) => Some(WhichBoot::Number(number)),
+            Err(_) => return Err(format!("boots {text:?}: want the number of a boot, or last").into()),
+        },
+    };
+    Ok(Verb::Boots(which))
+}
+
 fn parse_update(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Verb, lexopt::Error> {
-    let words = rest(parser, options, 2)?;
+    let (mut words, mut bundle, mut from) = (Vec::new(), None, None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("bundle") => bundle = Some(PathBuf::from(parser.value()?)),
+            Long("from") => from = Some(parser.value()?.string()?),
+            Value(word) if words.len() < 2 => words.push(word.string()?),
+            argument if options.take(&argument)? => options.value(parser)?,
+            argument => return Err(argument.unexpected()),
+        }
+    }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match (words.as_slice(), bundle, from) {
+        (["install"], Some(path), None) => return Ok(Verb::UpdateBundle(path)),
+        (["install"], None, Some(url)) => return Ok(Verb::UpdateFrom(url)),
+        (_, None, None) => {}
+        _ => return Err("--bundle and --from go with `update install`, one of them, without a version".into()),
+    }
     match words.as_slice() {
         ["status"] => Ok(Verb::UpdateStatus),
         ["check"] => Ok(Verb::UpdateCheck),
         ["rollback"] => Ok(Verb::UpdateRollback),
+        ["plan"] => Ok(Verb::UpdatePlan(None)),
+        ["plan", version] => Ok(Verb::UpdatePlan(Some(parse_version(version)?))),
+        ["pause"] => Ok(Verb::UpdatePause),
+        ["resume"] => Ok(Verb::UpdateResume),
         ["install"] => Ok(Verb::UpdateInstall(None)),
-        ["install", version] => {
-            version.parse().map(|version| Verb::UpdateInstall(Some(version))).map_err(|error| format!("{error}").into())
-        }
+        ["install", version] => Ok(Verb::UpdateInstall(Some(parse_version(version)?))),
         [] if options.help => Ok(Verb::Help(Some("update".into()))),
-        _ => Err("update wants one of: status, check, install [VERSION], rollback".into()),
+        _ => Err("update wants one of: status, check, plan [VERSION], install [VERSION | --bundle FILE | --from URL], rollback, pause, resume".into()),
     }
+}
+
+fn parse_version(text: &str) -> Result<Version, lexopt::Error> {
+    text.parse().map_err(|error| format!("{error}").into())
+}
+
+fn parse_reboot(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Verb, lexopt::Error> {
+    let mut kexec = None;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("kexec") if kexec.is_none() => kexec = Some(true),
+            Long("firmware") if kexec.is_none() => kexec = Some(false),
+            argument if options.take(&argument)? => options.value(parser)?,
+            argument => return Err(argument.unexpected()),
+        }
+    }
+    Ok(Verb::Reboot { kexec })
 }
 
 fn parse_ps(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Verb, lexopt::Error> {
@@ -292,8 +363,11 @@ fn help_topic(verb: &Verb) -> Option<String> {
         Verb::Status => "status",
         Verb::Services => "services",
         Verb::Logs { .. } => "logs",
+        Verb::Boots(_) => "boots",
         Verb::UpdateStatus | Verb::UpdateCheck | Verb::UpdateInstall(_) | Verb::UpdateRollback => "update",
-        Verb::Reboot => "reboot",
+        Verb::UpdatePlan(_) | Verb::UpdateBundle(_) | Verb::UpdateFrom(_) => "update",
+        Verb::UpdatePause | Verb::UpdateResume => "update",
+        Verb::Reboot { .. } => "reboot",
         Verb::Poweroff => "poweroff",
         Verb::Ps { .. } => "ps",
         Verb::Run(_) => "run",
@@ -320,9 +394,18 @@ mod tests {
     fn every_verb_is_read() {
         assert_eq!(verb("status"), Verb::Status);
         assert_eq!(verb("logs -f runtime"), Verb::Logs { service: "runtime".into(), follow: true });
+        assert_eq!(verb("boots last"), Verb::Boots(Some(WhichBoot::Last)));
+        assert_eq!(verb("boots 7"), Verb::Boots(Some(WhichBoot::Number(7))));
         assert_eq!(verb("update install 1.2.3"), Verb::UpdateInstall(Some("1.2.3".parse().unwrap())));
         assert_eq!(verb("update install"), Verb::UpdateInstall(None));
+        assert_eq!(verb("update plan 1.2.3"), Verb::UpdatePlan(Some("1.2.3".parse().unwrap())));
+        assert_eq!(verb("update install --bundle a/b"), Verb::UpdateBundle("a/b".into()));
+        assert_eq!(verb("update install --from http://h/f"), Verb::UpdateFrom("http://h/f".into()));
+        assert_eq!((verb("update pause"), verb("update resume")), (Verb::UpdatePause, Verb::UpdateResume));
         assert_eq!(verb("ps -a"), Verb::Ps { all: true });
+        assert_eq!(verb("reboot"), Verb::Reboot { kexec: None });
+        assert_eq!(verb("reboot --kexec"), Verb::Reboot { kexec: Some(true) });
+        assert_eq!(verb("reboot --firmware"), Verb::Reboot { kexec: Some(false) });
         assert_eq!(verb(""), Verb::Help(None));
         assert_eq!(verb("--version"), Verb::Version);
     }
@@ -369,7 +452,18 @@ mod tests {
 
     #[test]
     fn wrong_lines_are_refused() {
-        for line in ["frobnicate", "status x", "logs", "update", "update install x", "run", "run --restart maybe i"] {
+        for line in [
+            "frobnicate",
+            "status x",
+            "logs",
+            "update",
+            "update install x",
+            "boots x",
+            "update check --bundle x",
+            "run",
+            "run --restart maybe i",
+            "reboot --kexec --firmware",
+        ] {
             assert!(parse_line(line).is_err(), "{line}");
         }
     }

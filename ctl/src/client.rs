@@ -1,13 +1,13 @@
 //! Requests to the API, and its failures as ours.
 
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
 use keel_spec::api::{ApiError, ErrorCode};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Failure, Result};
-use crate::http::{self, Body};
+use crate::http::{self, Body, Head};
 use crate::target::Target;
 
 /// Longest wait for an answer that doesn't depend on a network.
@@ -50,8 +50,13 @@ impl Client {
     }
 
     /// A request that is answered with a JSON document a line.
-    pub fn lines(&self, method: &str, path: &str, body: &[u8], mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
-        let mut lines = BufReader::new(self.stream(method, path, body)?);
+    pub fn lines(&self, method: &str, path: &str, body: &[u8], each: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        self.lines_of(self.stream(method, path, body)?, each)
+    }
+
+    /// The JSON documents of an answer, one a line.
+    pub fn lines_of(&self, answer: Body, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let mut lines = BufReader::new(answer);
         loop {
             let mut line = String::new();
             (&mut lines).take(MAX_LINE_BYTES).read_line(&mut line).map_err(|error| self.lost(&error))?;
@@ -64,6 +69,13 @@ impl Client {
         }
     }
 
+    /// A `POST` of `length` bytes, which go out as they are read. `sent` is told how many have gone.
+    pub fn upload(&self, path: &str, length: u64, from: &mut dyn Read, sent: &mut dyn FnMut(u64)) -> Result<Body> {
+        let stream = self.target.connect(None)?;
+        let (head, body) = http::upload(stream, path, length, from, sent).map_err(|error| self.lost(&error))?;
+        self.judge("POST", path, head, body)
+    }
+
     fn read_all(&self, body: Body) -> Result<String> {
         let mut bytes = Vec::new();
         body.take(MAX_ANSWER_BYTES).read_to_end(&mut bytes).map_err(|error| self.lost(&error))?;
@@ -73,6 +85,11 @@ impl Client {
     fn send(&self, method: &str, path: &str, body: &[u8], timeout: Option<Duration>) -> Result<Body> {
         let stream = self.target.connect(timeout)?;
         let (head, body) = http::exchange(stream, method, path, body).map_err(|error| self.lost(&error))?;
+        self.judge(method, path, head, body)
+    }
+
+    /// The body of an answer that is none of a failure.
+    fn judge(&self, method: &str, path: &str, head: Head, body: Body) -> Result<Body> {
         if head.status < 400 {
             return Ok(body);
         }

@@ -20,13 +20,16 @@ The host
   status                     how it is: release, health, addresses, problems
   services                   its own programs
   logs SERVICE [-f]          what one of them wrote; `init` is PID 1
+  boots [NUMBER | last]      when it booted, what ran, how that ended
   reboot, poweroff           stop everything in order, then go down
   version                    of keelctl and of the host
 Releases
   update status              what runs, what is in the other slot, what boots next
   update check               what the repository offers
-  update install [VERSION]   into the other slot; it boots next
+  update plan [VERSION]      what an install would fetch, copy and write
+  update install [VERSION]   into the other slot; it boots next; also --bundle FILE, --from URL
   update rollback            boot the other, good release next
+  update pause, resume       stop what the host updates by itself, and let it go on
 Containers (for more, point the docker command at the host)
   ps [-a]                    those that run, or all
   run [...] IMAGE [ARG...]   run one
@@ -94,14 +97,35 @@ Examples
 ",
     ),
     (
-        "update",
-        "keelctl update status | check | install [VERSION] | rollback
+        "boots",
+        "keelctl boots [NUMBER | last]
 
-status      what runs, what the other slot holds, what boots next, which releases failed here
+Lists the host's boots, newest first, across releases and slots: when, what ran, on trial or not, for how long, and how
+it ended: who asked for the restart, which check failed, the words of a kernel panic, the watchdog, or nothing at all
+(power cut). With a number, or `last` for the one before this: its last log lines and kernel messages. A `?` behind
+the time: the clock wasn't known to be right.
+
+Examples
+  keelctl boots
+  keelctl boots last
+",
+    ),
+    (
+        "update",
+        "keelctl update status | check | plan [VERSION] | install [VERSION | --bundle FILE | --from URL] | rollback | pause |
+               resume
+
+status      what runs, what the other slot holds, what boots next, which releases failed here; what the host
+            does about updates by itself, and when
 check       fetches and verifies the repository's metadata, writes nothing
+plan        what an install would fetch, copy and write, and whether there is room; changes nothing
 install     writes a release (the newest that may follow, or VERSION) into the slot that isn't running and makes it
             boot next; what runs is untouched. Leaving keelctl does not stop it: see `update status`.
+            --bundle sends a release in one file (keel-image bundle); --from has the host fetch one over HTTP, of
+            which it takes only what it doesn't have. Either is checked just as a repository is.
 rollback    makes the other, good release boot next
+pause       from now on the host updates nothing by itself, over restarts, too; what you ask for is still done
+resume      it goes on, and looks for a release at once
 
 A new release is on trial at first: if it doesn't prove itself, the machine goes back to this one by itself.
 
@@ -109,9 +133,23 @@ Examples
   keelctl update check
   keelctl update install && keelctl reboot
   keelctl update install 1.4.0
+  keelctl update install --bundle /media/stick/keel-1.4.0.bundle
 ",
     ),
-    ("reboot", "keelctl reboot\n\nStops containers and services in order, then restarts the machine through its firmware.\n"),
+    (
+        "reboot",
+        "keelctl reboot [--kexec | --firmware]
+
+Stops containers and services in order, then restarts the machine: through its firmware, or as update.kexec in the
+machine config says.
+--kexec     starts the kernel of what boots next right away. Where that can't be done, it says why and goes through
+            the firmware.
+--firmware  goes through the firmware
+
+Examples
+  keelctl update install && keelctl reboot --kexec
+",
+    ),
     ("poweroff", "keelctl poweroff\n\nStops containers and services in order, then switches the machine off.\n"),
     (
         "ps",
@@ -169,7 +207,9 @@ mod tests {
 
     #[test]
     fn every_verb_of_the_overview_has_a_topic() {
-        for verb in ["status", "services", "logs", "update", "reboot", "poweroff", "ps", "run", "console", "version"] {
+        for verb in
+            ["status", "services", "logs", "boots", "update", "reboot", "poweroff", "ps", "run", "console", "version"]
+        {
             assert!(OVERVIEW.contains(verb), "{verb}");
             assert!(text(Some(verb)).starts_with("keelctl "), "{verb}");
         }

@@ -50,12 +50,59 @@ pub fn exchange(mut stream: Box<dyn Stream>, method: &str, path: &str, body: &[u
     stream.write_all(render_request(method, path, body.len()).as_bytes())?;
     stream.write_all(body)?;
     stream.flush()?;
+    answer(BufReader::with_capacity(16 << 10, stream))
+}
+
+/// Sends a `POST` whose body comes from elsewhere, if the server wants it (RFC 9110, section 10.1.1), and reads the head
+/// of its answer. `sent` is told how many bytes have gone.
+pub fn upload(
+    mut stream: Box<dyn Stream>,
+    path: &str,
+    length: u64,
+    from: &mut dyn Read,
+    sent: &mut dyn FnMut(u64),
+) -> io::Result<(Head, Body)> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: keel\r\nUser-Agent: keelctl/{}\r\nConnection: close\r\n\
+         Content-Type: application/x-tar\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.flush()?;
     let mut stream = BufReader::with_capacity(16 << 10, stream);
     let head = read_head(&mut stream)?;
+    if head.status != 100 {
+        return Ok(begin(head, stream));
+    }
+    let mut buffer = vec![0; 256 << 10];
+    let mut done = 0;
+    while done < length {
+        let most = usize::try_from(length - done).unwrap_or(usize::MAX).min(buffer.len());
+        let count = from.read(buffer.get_mut(..most).unwrap_or_default())?;
+        if count == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent"));
+        }
+        if let Err(error) = stream.get_mut().write_all(buffer.get(..count).unwrap_or_default()) {
+            // A server that has seen enough says why before it hangs up.
+            return answer(stream).map_err(|_| error);
+        }
+        done += count as u64;
+        sent(done);
+    }
+    stream.get_mut().flush()?;
+    answer(stream)
+}
+
+fn answer(mut stream: BufReader<Box<dyn Stream>>) -> io::Result<(Head, Body)> {
+    let head = read_head(&mut stream)?;
+    Ok(begin(head, stream))
+}
+
+fn begin(head: Head, stream: BufReader<Box<dyn Stream>>) -> (Head, Body) {
     let left = if let Framing::Length(length) = head.framing { length } else { 0 };
     let ended = matches!(head.framing, Framing::Length(0));
     let body = Body { stream, framing: head.framing, left, started: false, ended };
-    Ok((head, body))
+    (head, body)
 }
 
 fn read_head(stream: &mut impl BufRead) -> io::Result<Head> {
@@ -189,6 +236,20 @@ mod tests {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n";
         assert_eq!(ok(chunked), (200, "abcde".into()));
         assert_eq!(ok("HTTP/1.1 204 No Content\r\n\r\n"), (204, String::new()));
+    }
+
+    #[test]
+    fn a_body_is_sent_only_to_a_server_that_wants_it() {
+        let go = |text: &str| {
+            let stream = Box::new(Canned(io::Cursor::new(text.as_bytes().to_vec())));
+            let mut told = Vec::new();
+            let (head, _) = upload(stream, "/x", 3, &mut &b"abc"[..], &mut |sent| told.push(sent)).unwrap();
+            (head.status, told)
+        };
+        assert_eq!(go("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), (200, vec![3]));
+        assert_eq!(go("HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n"), (409, vec![]));
+        let shorter = Box::new(Canned(io::Cursor::new(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec())));
+        assert!(upload(shorter, "/x", 9, &mut &b"abc"[..], &mut |_| ()).is_err());
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! - [`cli`]: the command line as data
 //! - [`help`]: what `--help` teaches
 //! - [`verbs`]: which verb does what
-//! - [`status`], [`logs`], [`update`], [`containers`], [`run`]: the verbs
+//! - [`status`], [`logs`], [`boots`], [`update`], [`containers`], [`run`], [`power`]: the verbs
 //! - [`console`], [`panel`], [`words`]: the program on the host's own console
 //! - [`progress`]: how far an install is
 //! - [`target`], [`tls`], [`http`], [`client`]: the way to the API
 //! - [`error`]: failures and exit codes
 #![forbid(unsafe_code)]
 
+pub mod boots;
 pub mod cli;
 pub mod client;
 pub mod console;
@@ -19,6 +20,7 @@ pub mod help;
 pub mod http;
 pub mod logs;
 pub mod panel;
+pub mod power;
 pub mod progress;
 pub mod run;
 pub mod status;

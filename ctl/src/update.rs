@@ -1,12 +1,17 @@
 //! `update …`: what is installed, what there is, installing it, going back.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::path::Path;
 
-use keel_spec::api::{InstallEvent, InstallRequest, Rollback, UpdateCheck, UpdateStatus};
+use keel_spec::api::plan::UpdatePlan;
+use keel_spec::api::{AutomaticStatus, ErrorCode, InstallEvent, InstallRequest, Rollback, UpdateCheck, UpdateStatus};
 use keel_spec::release::Version;
+use keel_spec::tuf::Time;
 
 use crate::client::{Client, parse};
 use crate::error::{Failure, Result};
+use crate::http::Body;
 use crate::progress::{Progress, size};
 
 /// `keelctl update status`
@@ -25,12 +30,50 @@ pub fn check(client: &Client, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// `keelctl update plan [VERSION]`
+pub fn plan(client: &Client, version: Option<Version>, json: bool) -> Result<()> {
+    let request = serde_json::to_vec(&InstallRequest { version, from: None }).unwrap_or_default();
+    let text = client.patient_request("POST", "/keel/v1/update/plan", &request)?;
+    let plan: UpdatePlan = parse(&text)?;
+    print!("{}", if json { text } else { render_plan(&plan) });
+    Ok(())
+}
+
 /// `keelctl update install [VERSION]`
 pub fn install(client: &Client, version: Option<Version>, json: bool) -> Result<()> {
-    let request = serde_json::to_vec(&InstallRequest { version }).unwrap_or_default();
+    order(client, &InstallRequest { version, from: None }, json)
+}
+
+/// `keelctl update install --from URL`
+pub fn install_from(client: &Client, url: String, json: bool) -> Result<()> {
+    order(client, &InstallRequest { version: None, from: Some(url) }, json)
+}
+
+fn order(client: &Client, request: &InstallRequest, json: bool) -> Result<()> {
+    let request = serde_json::to_vec(request).unwrap_or_default();
+    follow(client, client.stream("POST", "/keel/v1/update/install", &request)?, Progress::new(), json)
+}
+
+/// `keelctl update install --bundle FILE`
+pub fn install_bundle(client: &Client, path: &Path, json: bool) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        Failure::new(ErrorCode::BadRequest, format!("read the bundle {}: {error}", path.display()))
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
     let mut progress = Progress::new();
+    let answer = client.upload("/keel/v1/update/bundle", length, &mut file, &mut |sent| {
+        if !json {
+            progress.step("send", sent, length);
+        }
+    })?;
+    follow(client, answer, progress, json)
+}
+
+/// Shows how far an install is, to its end.
+fn follow(client: &Client, answer: Body, mut progress: Progress, json: bool) -> Result<()> {
     let mut result = None;
-    client.lines("POST", "/keel/v1/update/install", &request, |line| {
+    client.lines_of(answer, |line| {
         let event = parse::<InstallEvent>(line)?;
         if json {
             println!("{line}");
@@ -67,6 +110,32 @@ pub fn rollback(client: &Client, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// `keelctl update pause`
+pub fn pause(client: &Client, json: bool) -> Result<()> {
+    steer(client, "pause", json, "paused: the host updates nothing by itself until `keelctl update resume`")
+}
+
+/// `keelctl update resume`
+pub fn resume(client: &Client, json: bool) -> Result<()> {
+    steer(client, "resume", json, "resumed: the host looks for a release now")
+}
+
+fn steer(client: &Client, verb: &str, json: bool, done: &str) -> Result<()> {
+    let text = client.patient_request("POST", &format!("/keel/v1/update/{verb}"), b"")?;
+    let status: UpdateStatus = parse(&text)?;
+    if json {
+        print!("{text}");
+        return Ok(());
+    }
+    match &status.automatic {
+        Some(automatic) if automatic.auto == "off" => {
+            println!("{done} (update.auto is \"off\", so it does nothing anyway)")
+        }
+        _ => println!("{done}"),
+    }
+    Ok(())
+}
+
 fn render_status(status: &UpdateStatus) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
@@ -84,7 +153,78 @@ fn render_status(status: &UpdateStatus) -> String {
     for bad in &status.bad {
         line("bad release", &format!("{}: {}", bad.version, bad.reason));
     }
+    for (name, value) in status.automatic.iter().flat_map(render_automatic) {
+        line(name, &value);
+    }
     text
+}
+
+fn render_plan(plan: &UpdatePlan) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<12}{value}");
+    };
+    line("running", &plan.running.to_string());
+    if plan.slot.is_empty() {
+        line("install", &format!("{}: in the other slot already, it only has to be offered", plan.version));
+        return text;
+    }
+    let going_on = if plan.resume { ", going on where an install was stopped" } else { "" };
+    line("install", &format!("{} into slot {}{going_on}", plan.version, plan.slot));
+    line("fetch", &format!("{} at most", size(plan.fetch_bytes)));
+    line("copy", &format!("{} that are on the disk", size(plan.copy_bytes)));
+    line("write", &size(plan.write_bytes));
+    for name in &plan.remove {
+        line("remove", name);
+    }
+    for room in &plan.room {
+        line("room", &format!("{}: {} of {}", room.partition, size(room.needs_bytes), size(room.has_bytes)));
+    }
+    text
+}
+
+/// What the host does by itself, as lines.
+fn render_automatic(status: &AutomaticStatus) -> Vec<(&'static str, String)> {
+    let at = |unix_s: u64| Time(unix_s).for_people();
+    let pin = status.pin.as_ref().map(|pin| format!(", pinned to {pin}")).unwrap_or_default();
+    let mut lines = vec![("automatic", format!("{}, channel {}{pin}", status.auto, status.channel))];
+    if status.auto == "install" {
+        lines.push(("reboot", status.reboot.clone()));
+    }
+    if let Some(since) = status.paused_unix_s {
+        lines.push(("paused", format!("since {}", at(since))));
+    }
+    if status.auto == "off" && status.lock.is_none() {
+        return lines;
+    }
+    let when = status.next_unix_s.map(|unix_s| format!(" ({} at the latest)", at(unix_s))).unwrap_or_default();
+    lines.push(("next", format!("{}{when}", status.next)));
+    if let Some(version) = &status.candidate {
+        lines.push(("candidate", version.to_string()));
+    }
+    if let Some(unix_s) = status.wave_unix_s {
+        lines.push(("wave", at(unix_s)));
+    }
+    if let Some(window) = &status.window {
+        let until = window.until_unix_s.map_or("never".to_owned(), at);
+        lines.push(("window", if window.open { format!("open until {until}") } else { format!("opens {until}") }));
+    }
+    if let Some(lock) = &status.lock {
+        let holder = match (lock.state.as_str(), lock.since_unix_s) {
+            ("held", Some(since)) => format!("held by this host since {}", at(since)),
+            ("asked", _) => "asked for by this host; what came of it isn't known yet".into(),
+            _ => "not held by this host".into(),
+        };
+        lines.push(("lock", format!("{holder} (group {} of {})", lock.group, lock.url)));
+    }
+    lines.push(("looked", status.looked_unix_s.map_or("not since the updater started".into(), at)));
+    if let Some(problem) = &status.problem {
+        lines.push(("problem", problem.clone()));
+    }
+    if status.outcomes_waiting > 0 {
+        lines.push(("reports", format!("{} not told yet", status.outcomes_waiting)));
+    }
+    lines
 }
 
 fn render_check(check: &UpdateCheck) -> String {
@@ -105,6 +245,36 @@ fn render_check(check: &UpdateCheck) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_says_what_is_fetched_and_where_it_goes() {
+        let text = r#"{"running":"1.0.0","version":"1.1.0","slot":"b","fetch_bytes":2097152,"copy_bytes":1048576,
+            "write_bytes":3145728,"remove":["keel_0.9.0.efi"],"resume":true,
+            "room":[{"partition":"root-b","needs_bytes":1024,"has_bytes":2048}]}"#;
+        let text = render_plan(&parse(text).unwrap());
+        for wanted in ["1.1.0 into slot b, going on", "2.0 MiB at most", "keel_0.9.0.efi", "root-b: 1.0 KiB of 2.0 KiB"]
+        {
+            assert!(text.contains(wanted), "{wanted} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_status_says_who_holds_the_lock_and_when_the_wave_comes() {
+        let status: AutomaticStatus = serde_json::from_value(serde_json::json!({
+            "auto": "install", "reboot": "window", "channel": "stable", "pin": "1.*", "host_id": "h",
+            "paused_unix_s": null, "candidate": "1.2.0", "wave_unix_s": 86_400,
+            "window": {"open": false, "until_unix_s": 172_800},
+            "lock": {"url": "http://l", "group": "web", "state": "held", "since_unix_s": 60},
+            "next": "restart", "next_unix_s": 7, "looked_unix_s": 5, "problem": "no route", "outcomes_waiting": 2,
+        }))
+        .unwrap();
+        let lines = render_automatic(&status);
+        let value = |name: &str| lines.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+        assert_eq!(value("wave"), Some("1970-01-02 00:00 UTC"));
+        assert_eq!(value("window"), Some("opens 1970-01-03 00:00 UTC"));
+        assert!(value("lock").unwrap().contains("held by this host since") && value("problem").is_some());
+        assert!(value("automatic").unwrap().contains("pinned to 1.*") && value("reports").is_some());
+    }
 
     #[test]
     fn a_check_says_what_to_do() {

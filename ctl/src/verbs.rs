@@ -6,7 +6,7 @@ use crate::cli::{Invocation, Verb};
 use crate::client::Client;
 use crate::error::Result;
 use crate::target::Target;
-use crate::{console, containers, help, logs, run, status, update};
+use crate::{boots, console, containers, help, logs, power, run, status, update};
 
 /// Carries out what was typed.
 pub fn run(invocation: Invocation) -> Result<u8> {
@@ -21,12 +21,18 @@ pub fn run(invocation: Invocation) -> Result<u8> {
         Verb::Status => status::status(&client, json)?,
         Verb::Services => status::services(&client, json)?,
         Verb::Logs { service, follow } => logs::logs(&client, &service, follow, json)?,
+        Verb::Boots(which) => boots::boots(&client, which, json)?,
         Verb::UpdateStatus => update::status(&client, json)?,
         Verb::UpdateCheck => update::check(&client, json)?,
         Verb::UpdateInstall(version) => update::install(&client, version, json)?,
+        Verb::UpdatePlan(version) => update::plan(&client, version, json)?,
+        Verb::UpdateBundle(path) => update::install_bundle(&client, &path, json)?,
+        Verb::UpdateFrom(url) => update::install_from(&client, url, json)?,
         Verb::UpdateRollback => update::rollback(&client, json)?,
-        Verb::Reboot => power(&client, "reboot", json)?,
-        Verb::Poweroff => power(&client, "poweroff", json)?,
+        Verb::UpdatePause => update::pause(&client, json)?,
+        Verb::UpdateResume => update::resume(&client, json)?,
+        Verb::Reboot { kexec } => power::reboot(&client, kexec, json)?,
+        Verb::Poweroff => power::poweroff(&client, json)?,
         Verb::Ps { all } => containers::ps(&client, all, json)?,
         Verb::Run(container) => return run::run(&client, &container, json),
         Verb::Console => console::run(&client)?,
@@ -34,16 +40,6 @@ pub fn run(invocation: Invocation) -> Result<u8> {
         Verb::Help(_) => {}
     }
     Ok(0)
-}
-
-fn power(client: &Client, what: &str, json: bool) -> Result<()> {
-    client.request("POST", &format!("/keel/v1/{what}"), b"")?;
-    if json {
-        println!("{}", serde_json::json!({ "accepted": what }));
-    } else {
-        println!("{what}: the host stops its containers and services, then goes down");
-    }
-    Ok(())
 }
 
 /// A host that can't be reached is no failure here: this program's own version is asked for as well.

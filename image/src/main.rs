@@ -38,6 +38,12 @@ enum Verb {
     TufRoot(publish::RootArguments),
     /// Add a release to an update repository
     Publish(publish::PublishArguments),
+    /// Put a published release into one file, for hosts that reach no repository
+    Bundle(publish::bundle::BundleArguments),
+    /// Change who gets a release that is published, and when
+    Rollout(publish::rollout::RolloutArguments),
+    /// Take a release back: no host installs it or restarts into it any more
+    Withdraw(publish::rollout::WithdrawArguments),
 }
 
 #[derive(Args)]
@@ -201,6 +207,11 @@ fn main() -> Result<()> {
         Verb::Publish(it) => {
             publish::publish(&it)?;
         }
+        Verb::Bundle(it) => {
+            publish::bundle::bundle(&it)?;
+        }
+        Verb::Rollout(it) => publish::rollout::rollout(&it)?,
+        Verb::Withdraw(it) => publish::rollout::withdraw(&it)?,
     }
     Ok(())
 }

@@ -135,7 +135,7 @@ pub fn make(order: &Order, out: &Path) -> Result<Release, ReleaseError> {
         os_release: &os_release,
         command_line: &uki::command_line(&parameters, order.command_line.as_deref()),
         kernel_release: &order.inputs.kernel_release,
-        kernel: &files::read(&order.inputs.kernel)?,
+        kernel: &uki::signed_kernel(&order.inputs.kernel, &order.key, order.key.folder())?,
         initrd: &initrd,
     };
     uki::make(&parts, &order.key, &file(ReleaseFile::Uki))?;

@@ -34,6 +34,13 @@ pub struct SigningKey {
     pub certificate: PathBuf,
 }
 
+impl SigningKey {
+    /// The folder that it lies in.
+    pub fn folder(&self) -> &Path {
+        self.key.parent().unwrap_or(Path::new("."))
+    }
+}
+
 /// The kernel's own parameters, after Keel's:
 /// a panic or an oops restarts the machine (the trial counts on it) after leaving its dump in EFI variables;
 /// both consoles get messages, the serial one is `/dev/console`; only signed code enters the kernel; and the timer
@@ -77,6 +84,25 @@ pub struct Parts<'a> {
     pub kernel: &'a [u8],
     /// cpio archive.
     pub initrd: &'a [u8],
+}
+
+/// The kernel under the owner's own signature, in place of Debian's: a running kernel takes another one (kexec) only if a
+/// key in the firmware's `db` signed it, and that is the owner's. The result is kept in `folder`, so that the kernel is
+/// the same, byte for byte, in every release that has it.
+pub fn signed_kernel(kernel: &Path, key: &SigningKey, folder: &Path) -> Result<Vec<u8>, FileError> {
+    let parts = [files::sha256_of_file(kernel)?, files::sha256_of_file(&key.certificate)?].concat();
+    let signed = folder.join(format!("kernel-{}.signed", &files::hex(&files::sha256(&[parts.as_bytes()]))[..16]));
+    if !signed.exists() {
+        let bare = signed.with_extension(format!("{}.unsigned", std::process::id()));
+        std::fs::copy(kernel, &bare).map_err(files::at("copy", kernel))?;
+        // A second signature beside the first is more than the kernel's own reader takes.
+        files::run(Command::new("sbattach").arg("--remove").arg(&bare))?;
+        let part = signed.with_extension(format!("{}.part", std::process::id()));
+        sign(&bare, key, &part)?;
+        std::fs::rename(&part, &signed).map_err(files::at("write", &signed))?;
+        std::fs::remove_file(&bare).map_err(files::at("remove", &bare))?;
+    }
+    files::read(&signed)
 }
 
 /// Puts the parts together and signs the result into `out`.

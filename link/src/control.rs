@@ -128,6 +128,12 @@ impl Client {
         self.fds(&Request::Log { service: service.into() })
     }
 
+    /// The last lines of all logs, by time, as a readable file.
+    pub fn last_lines(&mut self) -> Result<OwnedFd> {
+        let fds = self.fds(&Request::LastLines)?;
+        fds.into_iter().next().ok_or(Error::Unexpected("no descriptor"))
+    }
+
     /// Stops everything in order, then reboots or powers off. Returns before that begins.
     pub fn shutdown(&mut self, how: Shutdown, reason: &str) -> Result<()> {
         let end = reason.floor_char_boundary(512);

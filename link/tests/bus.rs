@@ -1,5 +1,7 @@
 //! A real server and real clients on a unix socket: calls, failures, signals, limits, and `busctl`.
 
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,6 +23,12 @@ impl Updater {
 
     async fn install(&self, version: &str) -> Result<String, Failure> {
         Err(bus::error(ErrorCode::KnownBad, format!("{version} failed here before")))
+    }
+
+    async fn install_bundle(&self, file: zbus::OwnedFd) -> Result<String, Failure> {
+        let mut text = String::new();
+        std::fs::File::from(std::os::fd::OwnedFd::from(file)).read_to_string(&mut text).unwrap();
+        Ok(text)
     }
 }
 
@@ -52,6 +60,20 @@ fn calls_and_failures_go_both_ways() {
         assert_eq!(proxy.status().await.unwrap(), "fine");
         let failure = bus::to_api_error(&proxy.install("1.2.3").await.unwrap_err());
         assert_eq!((failure.code, failure.message.as_str()), (ErrorCode::KnownBad, "1.2.3 failed here before"));
+    });
+}
+
+#[test]
+fn open_files_travel() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = socket(&folder);
+    let _server = bus::block_on(bus::serve(&path, "/org/keel/Updater", Updater)).unwrap();
+    let (read, mut write) = std::io::pipe().unwrap();
+    write.write_all(b"a bundle").unwrap();
+    drop(write);
+    bus::block_on(async {
+        let told = proxy(&path).await.install_bundle(read.as_fd().into()).await.unwrap();
+        assert_eq!(told, "a bundle");
     });
 }
 

@@ -5,6 +5,7 @@
 //! - [`fuzz`]: parsers on changed inputs
 //! - [`memory`]: what the host programs hold, and the smallest guest that works
 //! - [`oci`]: a container's life by our OCI runtime, beside crun's and runc's
+//! - [`outage`]: how long an update keeps a container's service away
 //! - [`report`]: `build/bench.json`, `build/bench.md` and a plot
 //! - [`size`]: bytes of a release
 //! - [`update`]: what an update fetches and needs, and the states that power cuts leave
@@ -14,6 +15,7 @@ pub mod engines;
 pub mod fuzz;
 pub mod memory;
 pub mod oci;
+pub mod outage;
 pub mod report;
 pub mod size;
 pub mod update;
@@ -132,5 +134,6 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement { keys: &["fuzz_execs", "fuzz_crashes"], run: fuzz::parsers },
     Measurement { keys: &["update_ratio_programs", "update_ratio_kernel", "update_ratio_all"], run: update::ratios },
     Measurement { keys: &["slot_write_vs_dd", "updater_peak_kib"], run: update::write },
+    Measurement { keys: &["update_outage_reboot_ms", "update_outage_kexec_ms"], run: outage::times },
     Measurement { keys: &["write_prefixes_tried", "write_prefixes_bad"], run: update::prefixes },
 ];

@@ -20,6 +20,8 @@ pub struct Build {
     pub source: PathBuf,
     /// Its `build/` folder.
     pub build: PathBuf,
+    /// Folder of the keys that releases, disks and repositories are signed with.
+    pub keys: PathBuf,
 }
 
 impl Build {
@@ -33,7 +35,8 @@ impl Build {
                 bail!("{} isn't there: run `{maker}` first", build.join(needed).display());
             }
         }
-        Ok(Self { source, build })
+        let keys = build.join("keys");
+        Ok(Self { source, build, keys })
     }
 
     /// Folder for the files of one scenario, emptied.
@@ -68,6 +71,7 @@ impl Build {
     pub fn release(&self, version: &str, out: &Path, replace: &[(&str, &Path)], cmdline: &str) -> Result<()> {
         let mut command = self.keel_image();
         command.args(["release", "--version", version, "--programs"]).arg(self.programs()).arg("--out").arg(out);
+        command.arg("--keys").arg(&self.keys);
         for (target, file) in replace {
             command.arg("--replace").arg(format!("{target}={}", file.display()));
         }
@@ -79,12 +83,16 @@ impl Build {
 
     /// Builds a disk image with one release installed.
     pub fn disk(&self, release: &Path, out: &Path) -> Result<()> {
-        run(self.keel_image().arg("disk").arg("--release").arg(release).arg("--out").arg(out))
+        let mut command = self.keel_image();
+        command.arg("disk").arg("--keys").arg(&self.keys).arg("--release").arg(release).arg("--out").arg(out);
+        run(&mut command)
     }
 
     /// Publishes a release in an update repository.
     pub fn publish(&self, release: &Path, repository: &Path) -> Result<()> {
-        run(self.keel_image().arg("publish").arg("--release").arg(release).arg("--repository").arg(repository))
+        let mut command = self.keel_image();
+        command.arg("publish").arg("--keys").arg(&self.keys).arg("--release").arg(release);
+        run(command.arg("--repository").arg(repository))
     }
 
     /// `keel-image`, which cargo puts beside this program, run in the checkout.

@@ -41,6 +41,16 @@ impl Suite {
         self.programs.join("keel-oci")
     }
 
+    /// A folder for the files of a run.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.build.join("tests").join(name)
+    }
+
+    /// What serves as a bare guest's init.
+    pub fn init(&self) -> PathBuf {
+        self.programs.join("keel-oci-probe")
+    }
+
     /// The suite, to be run on the workstation.
     pub fn command(&self) -> Command {
         Command::new(self.programs.join("keel-oci-conformance"))
@@ -62,9 +72,9 @@ impl Suite {
         }
         command.extend_from_slice(words);
         bare::run(&Job {
-            dir: &self.build.join("tests").join(name),
+            dir: &self.place(name),
             kernel: &self.kernel,
-            init: &self.programs.join("keel-oci-probe"),
+            init: &self.init(),
             files,
             modules: Vec::new(),
             command,

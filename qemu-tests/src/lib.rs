@@ -5,12 +5,16 @@
 //! - [`build`]: releases and disks, made by the project's own `keel-image`
 //! - [`clients`]: `docker` and `keelctl`, run as an operator runs them
 //! - [`conformance`]: the OCI runtime's suite, here and in a bare guest
+//! - [`engines`]: Podman and containerd with our OCI runtime
 //! - [`images`]: container images of Debian's busybox
 //! - [`machine`]: QEMU with firmware, disk, network, watchdog and a serial console
 //! - [`registry`]: Debian's `docker-registry` on loopback
 //! - [`repository`]: a static file server for update repositories, with faults on request
 //! - [`scenario`]: runs scenarios side by side and counts them
 //! - [`scenarios`]: what is tested end to end
+//! - [`sealed`]: the store's tests that need fs-verity
+//! - [`whole`]: whether a disk boots a release whole, told without booting it
+//! - [`writes`]: what reached a machine's disk, and the states in which a power cut may leave it
 #![forbid(unsafe_code)]
 
 pub mod bare;
@@ -18,9 +22,13 @@ pub mod bench;
 pub mod build;
 pub mod clients;
 pub mod conformance;
+pub mod engines;
 pub mod images;
 pub mod machine;
 pub mod registry;
 pub mod repository;
 pub mod scenario;
 pub mod scenarios;
+pub mod sealed;
+pub mod whole;
+pub mod writes;

@@ -1,7 +1,7 @@
 //! A virtual machine: QEMU with UEFI firmware, one disk, user-mode network, a hardware watchdog and a serial console.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
@@ -10,9 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use keel_image::vm::kvm_works;
 use keel_spec::gpt::{SECTOR_BYTES, Table};
+use serde_json::Value;
 
 use crate::build::Build;
 
@@ -20,8 +21,19 @@ use crate::build::Build;
 pub const FIRMWARE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// Its variable store, copied for each machine.
 pub const FIRMWARE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// Firmware that enforces Secure Boot, which needs system management mode.
+const SECURE_FIRMWARE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+/// A variable store in which Debian's test key is enrolled, as PK, KEK and `db`; the key, and the word that opens it.
+pub const SNAKEOIL_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd";
+/// Its private key, PEM, and beside it the certificate, `.pem`.
+pub const SNAKEOIL_KEY: &str = "/usr/share/ovmf/PkKek-1-snakeoil.key";
+/// The word that opens the private key.
+pub const SNAKEOIL_PASSWORD: &str = "snakeoil";
 /// How the guest reaches the workstation's loopback through QEMU's user network.
 pub const WORKSTATION_IN_GUEST: &str = "10.0.2.2";
+
+/// Most events of QEMU's between a command and its answer.
+const MAX_EVENTS: usize = 1000;
 
 /// How guest time passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +59,10 @@ pub struct Hardware {
     pub guest_ports: Vec<u16>,
     /// Text of `keel.toml`, handed over as a fw_cfg file; empty: none.
     pub config: String,
+    /// A file that everything is recorded in that reaches the disk; see [`crate::writes`]. Each power-on begins anew.
+    pub recording: Option<PathBuf>,
+    /// Whether the firmware starts only what is signed by a key in its variables; see [`SNAKEOIL_VARIABLES`].
+    pub secure_boot: bool,
 }
 
 impl Hardware {
@@ -66,16 +82,18 @@ impl Hardware {
         if file.metadata()?.len() < disk_bytes {
             file.set_len(disk_bytes)?;
         }
-        fs::copy(FIRMWARE_VARIABLES, dir.join("variables.fd"))
-            .with_context(|| format!("copy {FIRMWARE_VARIABLES}: is the package ovmf installed?"))?;
-        Ok(Self {
+        let hardware = Self {
             dir: dir.to_owned(),
             memory_mib: 1024,
             clock: Clock::Real,
             kernel: build.kernel()?,
             guest_ports: vec![2376, 8080],
             config: String::new(),
-        })
+            recording: None,
+            secure_boot: false,
+        };
+        hardware.set_variables(FIRMWARE_VARIABLES)?;
+        Ok(hardware)
     }
 
     /// The machine's disk.
@@ -85,17 +103,60 @@ impl Hardware {
 
     /// The disk's partition table, and the disk, for tests that change it while the machine is off.
     pub fn partition_table(&self) -> Result<(Table, File)> {
-        let path = self.disk();
-        let disk = File::options().read(true).write(true).open(&path);
+        Self::table_of(&self.disk())
+    }
+
+    /// The partition table of a disk's image, and the image.
+    pub fn table_of(path: &Path) -> Result<(Table, File)> {
+        let disk = File::options().read(true).write(true).open(path);
         let disk = disk.with_context(|| format!("open {}", path.display()))?;
         let (mut primary, mut backup) = ([0; 34 * SECTOR_BYTES], [0; 33 * SECTOR_BYTES]);
         disk.read_exact_at(&mut primary, 0)?;
         // Where the backup is, the primary header says (UEFI 2.10, 5.3.2): the disk may have grown since.
         let at = u64::from_le_bytes(primary[SECTOR_BYTES + 32..SECTOR_BYTES + 40].try_into()?);
         let backup_lba = at.checked_sub(32).context("place of the backup table")?;
-        disk.read_exact_at(&mut backup, backup_lba * SECTOR_BYTES as u64)?;
+        disk.read_exact_at(&mut backup, backup_lba.saturating_mul(SECTOR_BYTES as u64))?;
         let (table, _) = Table::read(&primary, &backup)?;
         Ok((table, disk))
+    }
+
+    /// The machine's kind and its firmware.
+    fn firmware(&self) -> Result<Vec<String>> {
+        let (kind, code) = match self.secure_boot {
+            false => ("q35,smm=off", FIRMWARE_CODE),
+            true => ("q35,smm=on", SECURE_FIRMWARE_CODE),
+        };
+        let flash = |unit, options: &str, file: &str| format!("if=pflash,format=raw,unit={unit}{options},file={file}");
+        let variables = self.dir.join("variables.fd");
+        let (code, variables) = (flash(0, ",readonly=on", code), flash(1, "", path(&variables)?));
+        let mut arguments = vec!["-M", kind, "-drive", &code, "-drive", &variables];
+        if self.secure_boot {
+            // Only from system management mode may the variables be written.
+            arguments.extend(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        }
+        Ok(arguments.into_iter().map(str::to_owned).collect())
+    }
+
+    /// The disk as QEMU's block layer has it, by the name `disk`.
+    fn block_devices(&self) -> Result<Vec<String>> {
+        let disk = self.disk();
+        let file = path(&disk)?;
+        let Some(recording) = &self.recording else {
+            return Ok(vec!["-drive".into(), format!("if=none,id=disk,format=raw,discard=unmap,file={file}")]);
+        };
+        File::create(recording).with_context(|| format!("create {}", recording.display()))?;
+        let nodes = [
+            format!("driver=file,node-name=disk-file,discard=unmap,filename={file}"),
+            format!("driver=file,node-name=log-file,filename={}", path(recording)?),
+            "driver=blklogwrites,node-name=disk,discard=unmap,file=disk-file,log=log-file".into(),
+        ];
+        Ok(nodes.into_iter().flat_map(|node| ["-blockdev".into(), node]).collect())
+    }
+
+    /// Replaces the firmware's variables; the machine is off.
+    pub fn set_variables(&self, store: &str) -> Result<()> {
+        let done = fs::copy(store, self.dir.join("variables.fd"));
+        done.map(drop).with_context(|| format!("copy {store}: is the package ovmf installed?"))
     }
 
     /// Switches the machine on.
@@ -128,12 +189,11 @@ impl Machine {
         fs::write(&config, &hardware.config)?;
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-M", "q35,smm=off"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args(hardware.firmware()?)
             .args(["-m", &hardware.memory_mib.to_string()])
             .args(accelerator(hardware.clock, &hardware.kernel))
-            .args(["-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE_CODE}")])
-            .args(["-drive", &format!("if=pflash,format=raw,unit=1,file={}", path(&dir.join("variables.fd"))?)])
-            .args(["-drive", &format!("if=none,id=disk,format=raw,discard=unmap,file={}", path(&hardware.disk())?)])
+            .args(hardware.block_devices()?)
             .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"])
             .args(["-netdev", &network(&forwards), "-device", "virtio-net-pci,netdev=net,romfile="])
             .args(["-device", "i6300esb", "-action", "watchdog=reset", "-device", "virtio-rng-pci"])
@@ -236,14 +296,34 @@ impl Machine {
 
     /// Presses the reset button.
     pub fn reset(&self) -> Result<()> {
+        self.ask("system_reset").map(drop)
+    }
+
+    /// Instructions that the guest has executed; only with [`Clock::Instructions`].
+    pub fn instructions(&self) -> Result<u64> {
+        let answer = self.ask("query-replay")?;
+        answer["icount"].as_u64().with_context(|| format!("QEMU's count of instructions: {answer}"))
+    }
+
+    /// Gives QEMU's monitor a command (QMP); returns its answer.
+    fn ask(&self, command: &str) -> Result<Value> {
         let mut monitor = UnixStream::connect(&self.monitor).context("connect to QEMU's monitor")?;
         monitor.set_read_timeout(Some(Duration::from_secs(10)))?;
-        for command in ["qmp_capabilities", "system_reset"] {
-            writeln!(monitor, "{{\"execute\":\"{command}\"}}")?;
-            let mut answer = [0; 4096];
-            monitor.read(&mut answer).with_context(|| format!("QEMU's answer to {command}"))?;
+        let mut lines = BufReader::new(monitor.try_clone()?).lines();
+        for next in ["qmp_capabilities", command] {
+            writeln!(monitor, "{{\"execute\":\"{next}\"}}")?;
+            // The greeting, and what happens meanwhile, come between.
+            for line in lines.by_ref().take(MAX_EVENTS) {
+                let answer: Value = serde_json::from_str(&line.with_context(|| format!("QEMU's answer to {next}"))?)?;
+                ensure!(answer.get("error").is_none(), "QEMU's answer to {next}: {answer}");
+                match answer.get("return") {
+                    Some(done) if next == command => return Ok(done.clone()),
+                    Some(_) => break,
+                    None => {}
+                }
+            }
         }
-        Ok(())
+        bail!("QEMU doesn't answer {command}")
     }
 }
 

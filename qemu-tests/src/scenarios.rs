@@ -1,14 +1,17 @@
 //! What is tested end to end: every machine starts through firmware and boot loader.
 
+mod any_write;
 mod bad_input;
 mod boot;
 mod containers;
 mod fallback;
 mod fixture;
+mod kexec;
 mod power_cut;
 mod update;
 
-pub use fixture::{Fixture, Variant, prepare_releases};
+pub use fixture::{BOOT_LIMIT, Fixture, Variant, prepare_releases};
+pub(crate) use kexec::trusted_machine;
 
 use crate::scenario::Scenario;
 
@@ -18,6 +21,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "power-cut",
         about: "power cut at ten points of an update: the old or the new release boots whole",
         run: power_cut::ten_points,
+    },
+    Scenario {
+        name: "power-cut-states",
+        about: "a first boot and an update recorded write by write: every state boots whole, some drawn at random do so really",
+        run: any_write::any_write,
     },
     Scenario {
         name: "fallback-hang",
@@ -53,6 +61,16 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "update-and-back",
         about: "update A to B, then back to A; containers return as their restart policy says",
         run: update::there_and_back,
+    },
+    Scenario {
+        name: "kexec",
+        about: "updates without the firmware: a good release proves itself, a bad one ends in the firmware and is left",
+        run: kexec::updates,
+    },
+    Scenario {
+        name: "kexec-refused",
+        about: "a locked-down kernel that trusts no key says so, and the update goes through the firmware",
+        run: kexec::refused,
     },
     Scenario {
         name: "bad-releases-refused",

@@ -7,14 +7,28 @@
 //! | `GET /keel/v1/logs/{service}` | text, one line each |
 //! | `GET /keel/v1/update` | [`UpdateStatus`] |
 //! | `POST /keel/v1/update/check` | [`UpdateCheck`] |
+//! | `POST /keel/v1/update/plan` with [`InstallRequest`] | [`UpdatePlan`](plan::UpdatePlan) |
 //! | `POST /keel/v1/update/install` with [`InstallRequest`] | stream of [`InstallEvent`], one JSON document a line |
+//! | `POST /keel/v1/update/bundle` with a bundle ([`crate::bundle`]) | the same |
 //! | `POST /keel/v1/update/rollback` | [`Rollback`] |
-//! | `POST /keel/v1/reboot`, `POST /keel/v1/poweroff` | 204 |
+//! | `GET /keel/v1/containers` | [`[ExpectedContainer]`](expected::ExpectedContainer), by name |
+//! | `GET /keel/v1/metrics` | figures in Prometheus' text format |
+//! | `GET /keel/v1/boots` | [`[Boot]`](boots::Boot), newest first |
+//! | `GET /keel/v1/boots/{number}/log` | text: last log lines, kernel messages |
+//! | `POST /keel/v1/update/pause`, `POST /keel/v1/update/resume` | [`UpdateStatus`] |
+//! | `POST /keel/v1/reboot`, with `?kexec=1` or `?kexec=0` if it matters | [`Restart`] |
+//! | `POST /keel/v1/poweroff` | 204 |
 //!
 //! A failure is any other status with an [`ApiError`].
 
+mod automatic;
+pub mod boots;
+pub mod expected;
+pub mod plan;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::automatic::{AutomaticStatus, LockStatus, WindowStatus};
 use crate::control::{Service, Stage};
 use crate::release::Version;
 
@@ -231,6 +245,24 @@ pub struct UpdateStatus {
     pub bad: Vec<BadRelease>,
     /// What the updater is doing: `idle`, or a stage of an install.
     pub activity: String,
+    /// What the host does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic: Option<AutomaticStatus>,
+    /// What it has done so far.
+    #[serde(default)]
+    pub figures: UpdateFigures,
+}
+
+/// What the updater has done since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdateFigures {
+    /// When a repository's metadata were last found good, seconds since the Unix epoch.
+    pub last_check_unix_s: Option<u64>,
+    /// Bytes of releases that came over the network.
+    pub fetched_bytes: u64,
+    /// Bytes of releases that were on the disk already.
+    pub copied_bytes: u64,
 }
 
 /// The release in the slot that isn't running.
@@ -262,6 +294,9 @@ pub struct InstallRequest {
     /// Which version; `None`: the newest that may follow.
     #[serde(default)]
     pub version: Option<Version>,
+    /// Address of a bundle (`http://`, `https://`) to install instead; its server has to serve ranges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// One line of an install's answer.
@@ -284,6 +319,15 @@ pub enum InstallEvent {
     },
     /// It failed; the running release is untouched.
     Failed(ApiError),
+}
+
+/// How the host restarts; it goes down right after this answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// The release whose kernel is started without the firmware; none: the firmware and the boot loader choose.
+    pub kexec: Option<Version>,
+    /// Why the firmware is not skipped, although that was asked for.
+    pub refused: Option<String>,
 }
 
 /// Answer to a rollback.

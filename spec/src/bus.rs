@@ -25,11 +25,29 @@ pub trait Updater {
     fn status(&self) -> zbus::Result<String>;
     /// Fetches and verifies the repository's metadata, writes nothing: [`crate::api::UpdateCheck`] as JSON.
     fn check(&self) -> zbus::Result<String>;
+    /// What an install of a version would do; empty: of the newest that may follow: [`crate::api::plan::UpdatePlan`] as
+    /// JSON. Writes nothing but trusted metadata.
+    fn plan(&self, version: &str) -> zbus::Result<String>;
     /// Installs a version into the slot that isn't running; empty: the newest that may follow.
     /// Returns the version installed. [`UpdaterProxy::receive_progress`] tells how far it is.
     fn install(&self, version: &str) -> zbus::Result<String>;
+    /// Installs the release in a bundle, from a regular file (see [`crate::bundle`]). Returns its version.
+    fn install_bundle(&self, file: zbus::Fd<'_>) -> zbus::Result<String>;
+    /// The same from a bundle on a web server that serves ranges.
+    fn install_from(&self, url: &str) -> zbus::Result<String>;
     /// Makes the other, good release the one that boots next. Returns its version.
     fn rollback(&self) -> zbus::Result<String>;
+    /// Boots of this machine, newest first: [`crate::api::boots::Boot`] each, as JSON.
+    fn boots(&self) -> zbus::Result<String>;
+    /// The last log lines and kernel messages of a boot.
+    fn boot_log(&self, number: u64) -> zbus::Result<String>;
+    /// From now on the host updates nothing by itself, over restarts, too: [`crate::api::UpdateStatus`] as JSON.
+    fn pause(&self) -> zbus::Result<String>;
+    /// It goes on, and looks for a release at once: [`crate::api::UpdateStatus`] as JSON.
+    fn resume(&self) -> zbus::Result<String>;
+    /// Loads what boots next for a start without the firmware (kexec), and counts the try as the boot loader would.
+    /// Whoever asked goes on with [`crate::control::Shutdown::Kexec`]. Returns the version.
+    fn load_next(&self) -> zbus::Result<String>;
     /// How far an install is.
     #[zbus(signal)]
     fn progress(&self, progress: InstallProgress) -> zbus::Result<()>;

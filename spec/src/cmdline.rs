@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::release::UkiName;
 use crate::verity::RootHash;
 
 /// Keel's own parameters on the kernel command line.
@@ -58,6 +59,15 @@ impl BootParameters {
     }
 }
 
+/// Parameter that names the booted UKI where no boot loader chose it: the updater adds it when the kernel is started by
+/// kexec. What the boot loader's EFI variables say is of the boot before then.
+pub const KEXEC_ENTRY: &str = "keel.entry";
+
+/// The UKI that was started by kexec; `None`: a boot loader chose what runs.
+pub fn kexec_entry(cmdline: &str) -> Option<UkiName> {
+    value(cmdline, KEXEC_ENTRY)?.parse().ok()
+}
+
 /// The last value of `name=value` on a kernel command line.
 pub fn value<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
     cmdline.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
@@ -81,6 +91,14 @@ mod tests {
         };
         let line = format!("{} quiet panic=5", parameters.render());
         assert_eq!(BootParameters::parse(&line).unwrap(), parameters);
+    }
+
+    #[test]
+    fn a_kernel_that_was_started_by_kexec_knows_its_uki() {
+        let entry = kexec_entry("roothash=1 quiet keel.entry=keel_1.2.0+2-1.efi").unwrap();
+        assert_eq!((entry.tries_left, entry.tries_done), (Some(2), 1));
+        assert_eq!(kexec_entry("roothash=1 quiet"), None);
+        assert_eq!(kexec_entry("roothash=1 keel.entry=other.efi"), None);
     }
 
     #[test]

@@ -4,10 +4,17 @@
 //! into [`Settings`]. [`parse`] does all three; nothing else makes settings from text.
 
 mod check;
+mod compose;
+mod declared;
 mod fragment;
 mod parse;
+mod role;
+mod rollout;
 
+pub use declared::{Condition, Declared, DeclaredContainer, DeclaredObject, Dependency, PullPolicy};
 pub use parse::{ConfigError, MAX_CONFIG_BYTES, parse};
+pub use role::{ApiUser, Role};
+pub use rollout::{ALL_DAYS, Auto, Automatic, CheckEvery, DAYS, FleetLock, Reboot, Window};
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,6 +42,9 @@ pub struct Settings {
     pub proxy: Proxy,
     /// Whether `keelctl` can be typed on the console.
     pub console_prompt: bool,
+    /// Containers, networks and volumes that this machine is to have.
+    #[serde(default)]
+    pub declared: Declared,
 }
 
 /// Host network.
@@ -61,6 +71,15 @@ pub struct Api {
     pub issuer_cert_pem: Option<String>,
     /// Its private key, PEM (PKCS #8).
     pub issuer_key_pem: Option<String>,
+    /// Roles of certificates, by name or fingerprint.
+    #[serde(default)]
+    pub users: Vec<ApiUser>,
+    /// Role of those that neither `users` nor their own unit names; `admin` by default.
+    #[serde(default)]
+    pub default_role: Role,
+    /// Whether calls that change nothing are in the audit log, too.
+    #[serde(default)]
+    pub audit_reads: bool,
 }
 
 /// Where releases come from and how they are tried.
@@ -79,6 +98,12 @@ pub struct Update {
     /// Most KiB per second that an update fetches; 0, the default: no limit.
     #[serde(default)]
     pub max_kib_per_s: u32,
+    /// What the host does by itself.
+    #[serde(default)]
+    pub automatic: Automatic,
+    /// Whether a restart starts the next kernel without the firmware where that can be done; `false` by default.
+    #[serde(default)]
+    pub kexec: bool,
 }
 
 /// What must be true for a release to be good.
@@ -88,8 +113,18 @@ pub struct Health {
     pub within_s: u32,
     /// Seconds for which it must stay good without a break, 0 to 600, 5 by default.
     pub settle_s: u32,
+    /// Whether the containers that should run have to be up, and healthy where that is checked; they have to by default.
+    #[serde(default = "yes")]
+    pub containers: bool,
+    /// Names of containers that don't count.
+    #[serde(default)]
+    pub ignore_containers: Vec<String>,
     /// Checks beside the required services.
     pub checks: Vec<HealthCheck>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One health check.
@@ -121,9 +156,39 @@ pub struct Registry {
     /// Whether images are pulled and run by digest only, so that no registry chooses what runs.
     #[serde(default)]
     pub require_digest: bool,
+    /// Whether each image that is pulled or run must be signed by one of the keys.
+    #[serde(default)]
+    pub require_signature: bool,
+    /// Public keys of cosign, PEM.
+    #[serde(default)]
+    pub signature_keys_pem: Vec<String>,
     /// Where images of a registry are looked for first, in order.
     #[serde(default)]
     pub mirrors: Vec<Mirror>,
+    /// Who the host is towards registries where a client doesn't say who it is.
+    #[serde(default)]
+    pub logins: Vec<Login>,
+}
+
+/// Who the host is towards a registry.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// `host[:port]`; `docker.io` for Docker's.
+    pub registry: String,
+    /// User.
+    pub user: String,
+    /// Password or access token.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Login")
+            .field("registry", &self.registry)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A registry that has what another has.
@@ -159,12 +224,30 @@ impl Default for Settings {
                 client_ca_pem: None,
                 issuer_cert_pem: None,
                 issuer_key_pem: None,
+                users: Vec::new(),
+                default_role: Role::Admin,
+                audit_reads: false,
             },
-            update: Update { url: None, tries: 3, ca_pem: None, mirrors: Vec::new(), max_kib_per_s: 0 },
-            health: Health { within_s: 120, settle_s: 5, checks: Vec::new() },
+            update: Update {
+                url: None,
+                tries: 3,
+                ca_pem: None,
+                mirrors: Vec::new(),
+                max_kib_per_s: 0,
+                kexec: false,
+                automatic: Automatic::default(),
+            },
+            health: Health {
+                within_s: 120,
+                settle_s: 5,
+                containers: true,
+                ignore_containers: Vec::new(),
+                checks: Vec::new(),
+            },
             registry: Registry::default(),
             proxy: Proxy::default(),
             console_prompt: true,
+            declared: Declared::default(),
         }
     }
 }

@@ -80,6 +80,8 @@ pub enum Request {
     },
     /// From now on send [`Reply::Event`]s on this connection.
     Subscribe,
+    /// The last lines of all logs, by time. Answer: [`Reply::Fds`] with one readable descriptor.
+    LastLines,
 }
 
 /// What PID 1 answers.
@@ -127,6 +129,19 @@ pub enum Shutdown {
     Reboot,
     /// Power off.
     Poweroff,
+    /// Start the kernel that the updater has loaded (kexec), without the firmware; through it if there is none.
+    Kexec,
+}
+
+impl Shutdown {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reboot => "reboot",
+            Self::Poweroff => "poweroff",
+            Self::Kexec => "kexec",
+        }
+    }
 }
 
 /// One supervised service.
@@ -175,6 +190,8 @@ pub struct System {
     pub on_trial: bool,
     /// Whether this boot followed a reset by the hardware watchdog (`WDIOF_CARDRESET`).
     pub watchdog_reset: bool,
+    /// Whether the clock was behind the release's build time at boot, and was set to that: the time isn't known then.
+    pub clock_behind: bool,
     /// Milliseconds after boot by which a release on trial must have passed.
     pub trial_deadline_ms: u64,
     /// Boot stages, in order.

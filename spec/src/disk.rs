@@ -44,6 +44,14 @@ impl Slot {
     /// Both slots.
     pub const ALL: [Self; 2] = [Self::A, Self::B];
 
+    /// Its letter, `a` or `b`.
+    pub const fn letter(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+
     /// Label of its root partition.
     pub const fn root_label(self) -> &'static str {
         match self {

@@ -26,6 +26,8 @@ pub const MODULES: &str = "/usr/lib/modules";
 pub const STATE_MOUNT: &str = "/var";
 /// State of the provisioning service: the last good machine config.
 pub const HOST_STATE: &str = "/var/lib/keel/host";
+/// What PID 1 leaves for the next boot: [`crate::last_words`].
+pub const LAST_WORDS: &str = "/var/lib/keel/init/last-words";
 /// State of the updater.
 pub const UPDATER_STATE: &str = "/var/lib/keel/updater";
 /// State of the runtime: images, containers, TLS keys.

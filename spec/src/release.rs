@@ -31,6 +31,13 @@ impl FromStr for Version {
     }
 }
 
+impl Version {
+    /// Whether a requirement lets it through.
+    pub fn matches(&self, requirement: &semver::VersionReq) -> bool {
+        requirement.matches(&self.0)
+    }
+}
+
 impl TryFrom<String> for Version {
     type Error = InvalidVersion;
 

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use keel_spec::api::{BadRelease, ErrorCode};
 use keel_spec::release::{Release, ReleaseFile, Version};
+use keel_spec::rollout::{Channel, Pin, Rollout};
 use keel_spec::tuf::{TargetFile, Time};
 
 use crate::failure::{Failure, Result};
 
 /// Most releases that are passed over with a reason.
 pub const MAX_PASSED_OVER: usize = 16;
+/// Most descriptions that are fetched.
+const MAX_DESCRIBED: usize = 16;
 
 /// What is known of this host when a release is chosen.
 #[derive(Clone, Debug)]
@@ -20,6 +23,10 @@ pub struct Host<'a> {
     pub profile: &'a str,
     /// Releases that failed here.
     pub bad: &'a [BadRelease],
+    /// The channel that it follows.
+    pub channel: &'a Channel,
+    /// Versions that it may get, if not any.
+    pub pin: Option<&'a Pin>,
 }
 
 /// A newer release, or none, and those passed over.
@@ -56,29 +63,59 @@ pub fn may_follow(host: &Host, release: &Release) -> std::result::Result<(), Str
     }
 }
 
-/// The newest release that may follow. `describe` fetches and checks a description.
+/// What a release's publisher says of it; an error says why nobody should have it.
+fn rollout(host: &Host, targets: &BTreeMap<String, TargetFile>, version: &Version) -> Result<Rollout, String> {
+    let name = ReleaseFile::Description.target_name(host.profile, version);
+    let target = targets.get(&name).ok_or("the repository no longer lists it")?;
+    let rollout = Rollout::of(target).map_err(|why| format!("who gets it can't be understood: {why}"))?;
+    match &rollout.withdrawn {
+        Some(why) => Err(format!("it was withdrawn: {why}")),
+        None => Ok(rollout),
+    }
+}
+
+/// Why a release that may be on this host's disk should not be booted any more, if so.
+pub fn recalled(host: &Host, targets: &BTreeMap<String, TargetFile>, version: &Version) -> Option<String> {
+    rollout(host, targets, version).err()
+}
+
+/// The newest release that is wanted and may follow. `describe` fetches and checks a description. Releases of other
+/// channels, outside the pin or not wanted aren't passed over: they aren't for this host.
 pub fn newest(
     host: &Host,
     targets: &BTreeMap<String, TargetFile>,
+    wanted: impl Fn(&Version, &Rollout) -> bool,
     mut describe: impl FnMut(&Version) -> Result<Release>,
 ) -> Result<Choice<Release>> {
     let mut choice = Choice { chosen: None, passed_over: Vec::new() };
-    for version in versions(targets, host.profile).into_iter().take_while(|version| version > host.running) {
-        if choice.passed_over.len() == MAX_PASSED_OVER {
-            break;
-        }
-        if let Some(bad) = known_bad(host.bad, &version) {
-            let when = Time(bad.at_unix_s).for_people();
-            choice.passed_over.push((version, format!("it failed on this machine on {when}: {}", bad.reason)));
-            continue;
-        }
-        let release = describe(&version)?;
-        match may_follow(host, &release) {
-            Ok(()) => {
-                choice.chosen = Some(release);
-                break;
+    let mut described = 0;
+    let newer = versions(targets, host.profile).into_iter().take_while(|version| version > host.running);
+    for version in newer.filter(|version| host.pin.is_none_or(|pin| pin.allows(version))) {
+        let refusal = match rollout(host, targets, &version) {
+            Ok(rollout) if !rollout.channels.contains(host.channel) || !wanted(&version, &rollout) => continue,
+            Ok(_) => known_bad(host.bad, &version).map(|bad| {
+                let when = Time(bad.at_unix_s).for_people();
+                format!("it failed on this machine on {when}: {}", bad.reason)
+            }),
+            Err(why) => Some(why),
+        };
+        let refusal = match refusal {
+            Some(why) => why,
+            None if described == MAX_DESCRIBED => break,
+            None => {
+                described += 1;
+                let release = describe(&version)?;
+                match may_follow(host, &release) {
+                    Ok(()) => {
+                        choice.chosen = Some(release);
+                        break;
+                    }
+                    Err(why) => why,
+                }
             }
-            Err(why) => choice.passed_over.push((version, why)),
+        };
+        if choice.passed_over.len() < MAX_PASSED_OVER {
+            choice.passed_over.push((version, refusal));
         }
     }
     Ok(choice)
@@ -114,71 +151,13 @@ pub fn named(
         let message = format!("install {version}: the update repository has no {name}");
         return Err(Failure::new(ErrorCode::NotFound, message));
     }
+    rollout(host, targets, version)
+        .map_err(|why| Failure::new(ErrorCode::Conflict, format!("install {version}: {why}")))?;
     let release = describe(version)?;
     may_follow(host, &release).map_err(|why| Failure::new(ErrorCode::Conflict, format!("install {version}: {why}")))?;
     Ok(release)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use keel_spec::verity::RootHash;
-
-    fn version(text: &str) -> Version {
-        text.parse().unwrap()
-    }
-
-    fn targets(versions: &[&str]) -> BTreeMap<String, TargetFile> {
-        let target = TargetFile { length: 1, hashes: BTreeMap::new(), custom: None };
-        versions.iter().map(|text| (format!("keel-cloud-{text}.json"), target.clone())).collect()
-    }
-
-    fn release(of: &Version, follows: Option<&str>) -> Release {
-        Release {
-            version: of.clone(),
-            profile: "cloud".into(),
-            built_unix_s: 0,
-            root_hash: RootHash::new([0; 32]),
-            root_blocks: 1,
-            tree_bytes: 0,
-            uki_bytes: 0,
-            uki_blocks_bytes: None,
-            follows_at_least: follows.map(version),
-        }
-    }
-
-    fn bad(text: &str) -> Vec<BadRelease> {
-        vec![BadRelease { version: version(text), reason: "kernel panic".into(), at_unix_s: 0 }]
-    }
-
-    #[test]
-    fn the_newest_that_is_neither_bad_nor_too_far_ahead_is_chosen() {
-        let running = version("1.9.0");
-        let bad = bad("1.12.0");
-        let host = Host { running: &running, profile: "cloud", bad: &bad };
-        let offered = targets(&["1.8.0", "1.9.0", "1.10.0", "1.11.0", "1.12.0", "2.0.0"]);
-        let follows = |of: &Version| Ok(release(of, (*of == version("2.0.0")).then_some("1.11.0")));
-        let choice = newest(&host, &offered, follows).unwrap();
-        assert_eq!(choice.chosen.unwrap().version, version("1.11.0"));
-        let over: Vec<_> = choice.passed_over.iter().map(|(version, _)| version.to_string()).collect();
-        assert_eq!(over, ["2.0.0", "1.12.0"]);
-        assert!(choice.passed_over[1].1.contains("kernel panic"));
-    }
-
-    #[test]
-    fn a_version_asked_for_by_name_is_refused_with_its_own_kind_of_failure() {
-        let running = version("1.9.0");
-        let bad = bad("1.12.0");
-        let host = Host { running: &running, profile: "cloud", bad: &bad };
-        let offered = targets(&["1.8.0", "1.9.0", "1.12.0", "2.0.0"]);
-        let code = |text: &str, follows| {
-            named(&host, &offered, &version(text), |of| Ok(release(of, follows))).map_err(|failure| failure.code)
-        };
-        assert_eq!(code("1.8.0", None).unwrap_err(), ErrorCode::Rollback);
-        assert_eq!(code("1.9.0", None).unwrap_err(), ErrorCode::UpToDate);
-        assert_eq!(code("1.12.0", None).unwrap_err(), ErrorCode::KnownBad);
-        assert_eq!(code("3.0.0", None).unwrap_err(), ErrorCode::NotFound);
-        assert_eq!(code("2.0.0", Some("1.12.0")).unwrap_err(), ErrorCode::Conflict);
-        assert!(code("2.0.0", Some("1.9.0")).is_ok());
-    }
-}
+#[path = "choose_tests.rs"]
+mod tests;

@@ -100,6 +100,11 @@ impl<'a> Known<'a> {
         Ok(())
     }
 
+    /// Whether a block with this digest seems to be on the disk.
+    pub fn knows(&self, digest: &[u8; 32]) -> bool {
+        self.find(digest).is_some()
+    }
+
     fn find(&self, digest: &[u8; 32]) -> Option<Place> {
         self.places.get(&prefix(digest)).copied()
     }

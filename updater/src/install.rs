@@ -54,7 +54,26 @@ impl<'a> Installer<'a, '_> {
         }
     }
 
+    /// Writes a release whole, without offering it: what is left to do needs nothing from the network but the small
+    /// files that everything is checked against.
+    pub fn write_ahead(&mut self, plan: &Write, progress: Progress) -> Result<()> {
+        self.fill_slot(plan, progress, |_| Ok(()))
+    }
+
     fn write(&mut self, plan: &Write, progress: Progress) -> Result<()> {
+        let hash = &plan.release.root_hash;
+        self.fill_slot(plan, progress, |disk| disk::set_guids(disk, plan.slot, root_guid(hash), verity_guid(hash)))?;
+        progress("commit", 0, 0);
+        self.rename(&part_name(plan), &plan.uki_name.to_string())
+    }
+
+    /// Everything but the UKI's final name; `name_slot` once the slot is whole.
+    fn fill_slot(
+        &mut self,
+        plan: &Write,
+        progress: Progress,
+        name_slot: impl FnOnce(&dyn disk::Device) -> Result<()>,
+    ) -> Result<()> {
         let tree = self.fetch_tree(plan, progress)?;
         let list = plan.uki_blocks.as_ref().map(|target| self.fetch_blocks(plan, target)).transpose()?;
         self.clear(plan)?;
@@ -67,15 +86,12 @@ impl<'a> Installer<'a, '_> {
         self.write_root(plan, &root, progress)?;
         self.write_tree(plan, &tree)?;
         self.read_back(plan, &tree, &root, progress)?;
-        let hash = &plan.release.root_hash;
-        disk::set_guids(self.disk, plan.slot, root_guid(hash), verity_guid(hash))?;
+        name_slot(self.disk)?;
         match list {
             Some(list) => self.write_uki_blocks(plan, &list, &root, progress)?,
             None => self.write_uki_whole(plan, progress)?,
         }
-        self.read_back_uki(plan)?;
-        progress("commit", 0, 0);
-        self.rename(&part_name(plan), &plan.uki_name.to_string())
+        self.read_back_uki(plan)
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<()> {
@@ -133,6 +149,7 @@ impl<'a> Installer<'a, '_> {
         let count: u64 = missing.iter().map(|run| run.end - run.start).sum();
         let mut there = image.digests.blocks() - count;
         let told = |there: u64| there.saturating_mul(BLOCK).min(total);
+        self.mirrors.found(told(there));
         progress(stage, told(there), total);
         transfer::fetch(self.mirrors, image, missing, &mut |blocks| {
             there += blocks;

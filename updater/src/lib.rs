@@ -1,55 +1,75 @@
 //! The updater: checks, downloads, verifies, writes, commits and rolls back whole-OS releases.
 //!
+//! - [`after_boot`]: what the boot before left behind, taken in
 //! - [`area`]: a stretch of a device, perhaps in several pieces, as one run of bytes
 //! - [`blocks`]: blocks of a file that is being written, against their digests
+//! - [`bundle`]: a release in one file, in the place of a repository
 //! - [`choose`]: which release to install
+//! - [`containers`]: the containers that should run
 //! - [`delta`]: what a new file has in common with those on the disk
 //! - [`disk`]: the disk with the slots, and its partition table
 //! - [`esp`]: UKIs on the EFI system partition
 //! - [`failure`]: why the updater refused or failed
 //! - [`fallback`]: after a boot: did the new release come up, and if not, why
 //! - [`fat`]: a FAT32 volume, written so that power may fail at any moment
+//! - [`figures`]: what the updater has done so far
 //! - [`gate`]: when a release on trial has proved itself
+//! - [`history`]: every boot of this machine, and how it ended
 //! - [`host`]: this host as the updater sees it
 //! - [`install`]: carries out an install, in the order that makes power cuts harmless
+//! - [`kexec`]: starting what boots next without the firmware
 //! - [`mirrors`]: several places that have a repository's files
+//! - [`offline`]: installs without a repository
 //! - [`operations`]: status, check, install and rollback
 //! - [`pace`]: a bandwidth limit
 //! - [`plan`]: what an install will do, decided before anything is written
+//! - [`preview`]: what an install would do, in bytes
 //! - [`probe`]: the health checks of the machine config
 //! - [`pstore`]: what the kernel left behind when it panicked
 //! - [`rollback`]: which release boots next, and how to change that
+//! - [`rollout`]: what a host does about updates by itself, and when
 //! - [`service`]: the D-Bus interface, one operation at a time
 //! - [`source`]: where a repository's files come from
 //! - [`state`]: what the updater remembers from boot to boot
+//! - [`sys`]: the system call that no crate wraps
 //! - [`transfer`]: fetches what isn't on the disk, several requests at once
 //! - [`trial`]: runs the gate against PID 1 and the health checks
 //! - [`tuf`]: a client of The Update Framework
-//! - [`uki`]: the command line inside a unified kernel image
-#![forbid(unsafe_code)]
+//! - [`uki`]: what is inside a unified kernel image
+#![deny(unsafe_code)]
 
+pub mod after_boot;
 pub mod area;
 pub mod blocks;
+pub mod bundle;
 pub mod choose;
+pub mod containers;
 pub mod delta;
 pub mod disk;
 pub mod esp;
 pub mod failure;
 pub mod fallback;
 pub mod fat;
+pub mod figures;
 pub mod gate;
+pub mod history;
 pub mod host;
 pub mod install;
+pub mod kexec;
 pub mod mirrors;
+pub mod offline;
 pub mod operations;
 pub mod pace;
 pub mod plan;
+pub mod preview;
 pub mod probe;
 pub mod pstore;
 pub mod rollback;
+pub mod rollout;
 pub mod service;
 pub mod source;
 pub mod state;
+pub mod sys;
 pub mod transfer;
 pub mod trial;
 pub mod tuf;

@@ -84,12 +84,13 @@ pub struct Mirrors<'a> {
     /// The bandwidth limit.
     pub pace: Pace,
     fetched: AtomicU64,
+    found: AtomicU64,
 }
 
 impl<'a> Mirrors<'a> {
     /// Mirrors in the order in which they are to be asked, the repository itself last.
     pub fn new(sources: impl IntoIterator<Item = &'a dyn Source>, pace: Pace) -> Self {
-        Self { mirrors: sources.into_iter().map(Mirror::new).collect(), pace, fetched: 0.into() }
+        Self { mirrors: sources.into_iter().map(Mirror::new).collect(), pace, fetched: 0.into(), found: 0.into() }
     }
 
     /// The one to ask next; one that has ranges before one that hasn't. Otherwise why there is none.
@@ -120,6 +121,16 @@ impl<'a> Mirrors<'a> {
     /// Bytes of files that came so far.
     pub fn fetched_bytes(&self) -> u64 {
         self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of bytes that needn't be fetched.
+    pub fn found(&self, bytes: u64) {
+        self.found.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of files that were on the disk so far.
+    pub fn found_bytes(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
     }
 
     /// A failure of a mirror that concerns a file.

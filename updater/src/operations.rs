@@ -1,4 +1,8 @@
 //! Status, check, install and rollback: what the bus offers, on this host's disk.
+//!
+//! - `ahead`: what a host that updates by itself does beside
+
+mod ahead;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,8 +22,10 @@ use crate::choose;
 use crate::disk::{self, Device, Fenced, FileDevice};
 use crate::esp::{Esp, Uki};
 use crate::failure::{Failure, Result, chain};
+use crate::figures::Figures;
 use crate::host::{self, Host};
 use crate::install::{Installer, Progress};
+use crate::kexec;
 use crate::mirrors::Mirrors;
 use crate::pace::Pace;
 use crate::plan::{self, Facts, Plan, Target};
@@ -41,9 +47,20 @@ pub struct Updater {
     /// UKIs as last seen, so that a status needs no mount.
     ukis: Mutex<Vec<Uki>>,
     repository: Mutex<Option<String>>,
+    figures: Figures,
 }
 
-fn settings() -> Result<Settings> {
+/// How far a release is put onto the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// Written whole, but not offered.
+    Ahead,
+    /// It boots next.
+    Offered,
+}
+
+/// The machine config in force.
+pub(crate) fn settings() -> Result<Settings> {
     keel_link::bus::settings().map_err(|error| {
         let message = format!("ask for the machine config: {}", chain(&error));
         Failure::new(error.code(), message)
@@ -63,6 +80,7 @@ impl Updater {
             on_trial: on_trial.into(),
             ukis: Mutex::default(),
             repository: Mutex::default(),
+            figures: Figures::default(),
         };
         updater.with_esp(|_| Ok(()))?;
         Ok(updater)
@@ -76,6 +94,11 @@ impl Updater {
     /// The running release.
     pub fn running(&self) -> &Version {
         &self.host.running
+    }
+
+    /// Its profile.
+    pub fn profile(&self) -> &str {
+        &self.host.profile
     }
 
     /// UKIs as last seen.
@@ -114,11 +137,7 @@ impl Updater {
             table: &table,
             ukis: &ukis,
         };
-        let slot = match installed.slot() {
-            Some(Slot::A) => "a",
-            Some(Slot::B) => "b",
-            None => "",
-        };
+        let slot = installed.slot().map_or("", Slot::letter);
         Ok(UpdateStatus {
             running: self.host.running.clone(),
             slot: slot.into(),
@@ -128,6 +147,8 @@ impl Updater {
             repository: self.repository.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             bad: state.bad.clone(),
             activity: activity.into(),
+            figures: self.figures.now(),
+            automatic: None,
         })
     }
 
@@ -136,9 +157,10 @@ impl Updater {
         let (settings, source) = self.repository()?;
         let trusted = self.refresh(&source)?;
         let state = self.state.read();
-        let known = self.known(&state);
+        let known = self.known(&state, &settings);
         let targets = trusted.targets().cloned().unwrap_or_default();
-        let choice = choose::newest(&known, &targets, |version| self.describe(&source, &trusted, version))?;
+        let choice =
+            choose::newest(&known, &targets, |_, _| true, |version| self.describe(&source, &trusted, version))?;
         self.know_settings(&settings);
         Ok(UpdateCheck {
             running: self.host.running.clone(),
@@ -152,56 +174,100 @@ impl Updater {
 
     /// Installs a version, or the newest that may follow.
     pub fn install(&self, version: Option<&Version>, progress: Progress) -> Result<Version> {
+        self.fetch(version, Put::Offered, progress)
+    }
+
+    fn fetch(&self, version: Option<&Version>, how: Put, progress: Progress) -> Result<Version> {
         let (settings, source) = self.repository()?;
         progress("metadata", 0, 0);
         let trusted = self.refresh(&source)?;
-        let release = self.choose(&source, &trusted, version)?;
+        let release = self.choose(&settings, &source, &trusted, version)?;
         let others = self.mirrors(&settings)?;
         let sources = others.iter().chain([&source]).map(|http| http as &dyn Source);
         let pace = Pace::new(u64::from(settings.update.max_kib_per_s) << 10);
         let targets = trusted.targets().cloned().unwrap_or_default();
-        self.put(&release, &targets, &Mirrors::new(sources, pace), settings.update.tries, progress)?;
+        self.put(&release, &targets, &Mirrors::new(sources, pace), settings.update.tries, how, progress)?;
         Ok(release.version)
     }
 
     /// Writes a release that is to be trusted.
-    fn put(
+    pub(crate) fn put(
         &self,
         release: &Release,
         targets: &BTreeMap<String, TargetFile>,
         mirrors: &Mirrors,
         tries: u32,
+        how: Put,
         progress: Progress,
     ) -> Result<()> {
         let disk = self.host.open_disk()?;
-        self.with_esp(|esp| {
-            let (table, _) = disk::read_table(&disk)?;
-            let listing = || Failure::io("look at the UKIs on the EFI system partition");
+        let outcome = self.with_esp(|esp| {
             esp.reclaim().map_err(Failure::io("free clusters of the EFI system partition that a power cut left"))?;
-            let writing = Writing { version: release.version.clone(), root_hash: release.root_hash };
-            let plan = plan::decide(&Facts {
-                release,
-                targets,
-                table: &table,
-                running_root: &self.host.root_hash,
-                running: &self.host.running,
-                on_trial: self.on_trial.load(Ordering::Relaxed),
-                ukis: &esp.ukis().map_err(listing())?,
-                esp_free_bytes: esp.free_bytes(),
-                tries,
-                resume: self.state.read().writing.as_ref() == Some(&writing),
-                disk_bytes: disk.size_bytes().map_err(Failure::io("tell the size of the disk"))?,
-                battery_percent: host::battery_percent(Path::new(host::POWER_SUPPLIES)),
-            })?;
+            let plan = self.decide(release, targets, &disk, esp, tries)?;
             if let Plan::Write(write) = &plan {
                 // Remembered before anything is erased, so that what is there is looked at after a power cut.
-                self.state.change(|state| state.writing = Some(writing))?;
+                self.state.change(|state| state.writing = Some(writing(release)))?;
+                let (table, _) = disk::read_table(&disk)?;
                 let disk = Fenced::new(&disk, &table, write.slot.other());
-                Installer { mirrors, disk: &disk, esp }.run(&plan, progress)?;
+                let mut installer = Installer { mirrors, disk: &disk, esp };
+                if how == Put::Ahead {
+                    return installer.write_ahead(write, progress);
+                }
+                installer.run(&plan, progress)?;
+            } else if how == Put::Ahead {
+                let message = format!("write {} ahead: it is in the other slot already", release.version);
+                return Err(Failure::new(ErrorCode::UpToDate, message));
             } else {
                 Installer { mirrors, disk: &disk, esp }.run(&plan, progress)?;
             }
             self.installed(&plan, release)
+        });
+        self.figures.moved(mirrors.fetched_bytes(), mirrors.found_bytes());
+        outcome
+    }
+
+    /// What would be done about a release.
+    fn decide(
+        &self,
+        release: &Release,
+        targets: &BTreeMap<String, TargetFile>,
+        disk: &dyn Device,
+        esp: &Esp,
+        tries: u32,
+    ) -> Result<Plan> {
+        let (table, _) = disk::read_table(disk)?;
+        plan::decide(&Facts {
+            release,
+            targets,
+            table: &table,
+            running_root: &self.host.root_hash,
+            running: &self.host.running,
+            on_trial: self.on_trial.load(Ordering::Relaxed),
+            ukis: &esp.ukis().map_err(Failure::io("look at the UKIs on the EFI system partition"))?,
+            esp_free_bytes: esp.free_bytes(),
+            tries,
+            resume: self.state.read().writing.as_ref() == Some(&writing(release)),
+            disk_bytes: disk.size_bytes().map_err(Failure::io("tell the size of the disk"))?,
+            battery_percent: host::battery_percent(Path::new(host::POWER_SUPPLIES)),
+        })
+    }
+
+    /// Hands what an install would do to `look`, instead of doing it.
+    pub(crate) fn planned<T>(
+        &self,
+        version: Option<&Version>,
+        look: impl FnOnce(&Plan, &Mirrors, &dyn Device, &Esp) -> Result<T>,
+    ) -> Result<T> {
+        let (settings, source) = self.repository()?;
+        let trusted = self.refresh(&source)?;
+        let release = self.choose(&settings, &source, &trusted, version)?;
+        let others = self.mirrors(&settings)?;
+        let sources = others.iter().chain([&source]).map(|http| http as &dyn Source);
+        let mirrors = Mirrors::new(sources, Pace::default());
+        let targets = trusted.targets().cloned().unwrap_or_default();
+        let disk = self.host.open_disk()?;
+        self.with_esp(|esp| {
+            look(&self.decide(&release, &targets, &disk, esp, settings.update.tries)?, &mirrors, &disk, esp)
         })
     }
 
@@ -210,7 +276,7 @@ impl Updater {
         settings.update.mirrors.iter().map(|url| self.http(settings, url)).collect()
     }
 
-    fn http(&self, settings: &Settings, url: &str) -> Result<Http> {
+    pub(crate) fn http(&self, settings: &Settings, url: &str) -> Result<Http> {
         let proxy = settings.proxy.clone();
         let proxies = Proxies { http: proxy.http, https: proxy.https, no_proxy: proxy.no_proxy };
         let http = Http::through(proxies, url, settings.update.ca_pem.clone());
@@ -262,6 +328,32 @@ impl Updater {
         })
     }
 
+    /// Loads what boots next for a start without the firmware, and counts the try as the boot loader would.
+    pub fn load_next(&self) -> Result<Version> {
+        let trusted = tuf::Client::kept(&self.store, &trusted_root()?).map_err(|error| {
+            let why = format!("skip the firmware: no kept metadata tells what was published: {error}");
+            Failure::new(ErrorCode::Conflict, format!("{why}; `keelctl update check` fetches it"))
+        })?;
+        let (table, _) = disk::read_table(&self.host.open_disk()?)?;
+        self.with_esp(|esp| {
+            let ukis = esp.ukis().map_err(Failure::io("look at the UKIs on the EFI system partition"))?;
+            let next = kexec::decide(&rollback::Installed {
+                running: &self.host.running,
+                running_root: &self.host.root_hash,
+                table: &table,
+                ukis: &ukis,
+            })?;
+            let name = ReleaseFile::Uki.target_name(&self.host.profile, &next.version);
+            let target = Target::of(trusted.targets().unwrap_or(&Default::default()), name)?;
+            kexec::load(esp, &next, &target)?;
+            // Last, so that a refusal costs no try.
+            if next.from != next.to {
+                rename(esp, &next.from, &next.to)?;
+            }
+            Ok(next.version)
+        })
+    }
+
     /// The running release proved itself: its UKI loses its counter.
     pub fn commit(&self) -> Result<()> {
         self.with_esp(|esp| {
@@ -291,30 +383,42 @@ impl Updater {
         Ok((settings, source))
     }
 
-    fn refresh(&self, source: &dyn Source) -> Result<TrustedSet> {
-        let root = durable::read(Path::new(paths::TUF_ROOT), Role::Root.max_bytes());
-        let root = root.map_err(Failure::io(format!("read {}", paths::TUF_ROOT)))?.ok_or_else(|| {
-            Failure::new(ErrorCode::Internal, format!("read {}: this release carries no trusted root", paths::TUF_ROOT))
-        })?;
+    pub(crate) fn refresh(&self, source: &dyn Source) -> Result<TrustedSet> {
+        let root = trusted_root()?;
         let client = tuf::Client { source, store: &self.store, trusted_root: &root, patience: tuf::client::PATIENCE };
-        client
-            .refresh(Time(host::now_unix_s()))
-            .map_err(|error| Failure::new(error.code(), format!("update repository {}: {error}", source.name())))
+        let now_unix_s = host::now_unix_s();
+        let trusted = client
+            .refresh(Time(now_unix_s))
+            .map_err(|error| Failure::new(error.code(), format!("update repository {}: {error}", source.name())))?;
+        self.figures.checked(now_unix_s);
+        Ok(trusted)
     }
 
-    fn known<'a>(&'a self, state: &'a State) -> choose::Host<'a> {
-        choose::Host { running: &self.host.running, profile: &self.host.profile, bad: &state.bad }
+    fn known<'a>(&'a self, state: &'a State, settings: &'a Settings) -> choose::Host<'a> {
+        choose::Host {
+            running: &self.host.running,
+            profile: &self.host.profile,
+            bad: &state.bad,
+            channel: &settings.update.automatic.channel,
+            pin: settings.update.automatic.pin.as_ref(),
+        }
     }
 
-    fn choose(&self, source: &dyn Source, trusted: &TrustedSet, version: Option<&Version>) -> Result<Release> {
+    pub(crate) fn choose(
+        &self,
+        settings: &Settings,
+        source: &dyn Source,
+        trusted: &TrustedSet,
+        version: Option<&Version>,
+    ) -> Result<Release> {
         let state = self.state.read();
-        let known = self.known(&state);
+        let known = self.known(&state, settings);
         let targets = trusted.targets().cloned().unwrap_or_default();
         let describe = |version: &Version| self.describe(source, trusted, version);
         if let Some(version) = version {
             return choose::named(&known, &targets, version, describe);
         }
-        let choice = choose::newest(&known, &targets, describe)?;
+        let choice = choose::newest(&known, &targets, |_, _| true, describe)?;
         choice.chosen.ok_or_else(|| {
             let running = &self.host.running;
             match choice.passed_over.first() {
@@ -349,6 +453,18 @@ impl Updater {
         }
         Ok(release)
     }
+}
+
+fn writing(release: &Release) -> Writing {
+    Writing { version: release.version.clone(), root_hash: release.root_hash }
+}
+
+/// The root metadata that the running release carries.
+fn trusted_root() -> Result<Vec<u8>> {
+    let root = durable::read(Path::new(paths::TUF_ROOT), Role::Root.max_bytes());
+    root.map_err(Failure::io(format!("read {}", paths::TUF_ROOT)))?.ok_or_else(|| {
+        Failure::new(ErrorCode::Internal, format!("read {}: this release carries no trusted root", paths::TUF_ROOT))
+    })
 }
 
 fn rename(esp: &mut Esp, from: &UkiName, to: &UkiName) -> Result<()> {

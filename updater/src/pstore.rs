@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keel_durable as durable;
 
@@ -15,6 +15,14 @@ const MAX_RECORD_BYTES: u64 = 64 << 10;
 /// Longest reason.
 const MAX_REASON_CHARS: usize = 200;
 
+/// The kernel's last messages.
+#[derive(Debug, Default)]
+pub struct Records {
+    paths: Vec<PathBuf>,
+    /// The messages, oldest first; `None`: nothing was left behind.
+    pub log: Option<String>,
+}
+
 /// The words of a panic in a kernel log, if there was one.
 pub fn panic_words(log: &str) -> Option<String> {
     let words = log.lines().find_map(|line| Some(line.split_once("Kernel panic - not syncing: ")?.1))?;
@@ -22,29 +30,36 @@ pub fn panic_words(log: &str) -> Option<String> {
     Some(clean.trim().to_owned())
 }
 
-/// Reads all records; copies them into a file of `keep`, then removes them, so that the firmware's store stays empty.
-/// Returns the words of the panic, if there was one.
-pub fn collect(folder: &Path, keep: &Path) -> io::Result<Option<String>> {
+/// Where a record belongs: its first line is `Panic#2 Part3`, and part 1 is the end of the log. What has no such line
+/// comes first.
+fn place(record: &str) -> (u32, std::cmp::Reverse<u32>) {
+    let parsed = || {
+        let (dump, part) = record.lines().next()?.split_once(" Part")?;
+        Some((dump.split_once('#')?.1.trim().parse().ok()?, std::cmp::Reverse(part.trim().parse().ok()?)))
+    };
+    parsed().unwrap_or_default()
+}
+
+/// Reads all records.
+pub fn read(folder: &Path) -> io::Result<Records> {
     let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Records::default()),
         other => other?,
     };
     let mut paths: Vec<_> = entries.take(MAX_RECORDS).flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    let mut log = String::new();
-    for path in &paths {
-        let Ok(Some(bytes)) = durable::read(path, MAX_RECORD_BYTES) else { continue };
-        log.push_str(&String::from_utf8_lossy(&bytes));
-        log.push('\n');
+    let texts = paths.iter().filter_map(|path| durable::read(path, MAX_RECORD_BYTES).ok().flatten());
+    let mut texts: Vec<String> = texts.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+    texts.sort_by_key(|text| place(text));
+    let log = (!texts.is_empty()).then(|| texts.join("\n"));
+    Ok(Records { paths, log })
+}
+
+impl Records {
+    /// Removes them, so that the firmware's store stays empty. To be called when what they say is on the disk.
+    pub fn remove(&self) -> io::Result<()> {
+        self.paths.iter().try_for_each(fs::remove_file)
     }
-    if paths.is_empty() {
-        return Ok(None);
-    }
-    durable::write(&keep.join("last-panic.txt"), log.as_bytes())?;
-    for path in &paths {
-        fs::remove_file(path)?;
-    }
-    Ok(panic_words(&log))
 }
 
 #[cfg(test)]
@@ -59,15 +74,20 @@ mod tests {
     }
 
     #[test]
-    fn records_are_copied_then_removed() {
-        let base = std::env::temp_dir().join(format!("keel-updater-pstore-{}", std::process::id()));
-        let (records, keep) = (base.join("records"), base.join("keep"));
-        fs::create_dir_all(&records).unwrap();
-        fs::create_dir_all(&keep).unwrap();
-        fs::write(records.join("dmesg-efi_pstore-1"), "Kernel panic - not syncing: rot\n").unwrap();
-        assert_eq!(collect(&records, &keep).unwrap().as_deref(), Some("rot"));
-        assert_eq!(collect(&records, &keep).unwrap(), None);
-        assert!(keep.join("last-panic.txt").exists());
-        fs::remove_dir_all(base).unwrap();
+    fn records_are_put_in_order_and_stay_until_they_are_removed() {
+        let folder = std::env::temp_dir().join(format!("keel-updater-pstore-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let parts = ["Panic#2 Part1\nKernel panic - not syncing: rot\n", "Panic#2 Part2\nb\n", "Oops#1 Part1\na\n"];
+        for (index, text) in parts.iter().enumerate() {
+            fs::write(folder.join(format!("dmesg-efi_pstore-{index}")), text).unwrap();
+        }
+        let records = read(&folder).unwrap();
+        let log = records.log.as_deref().unwrap();
+        assert_eq!(log, [parts[2], parts[1], parts[0]].join("\n"));
+        assert_eq!(panic_words(log).as_deref(), Some("rot"));
+        assert!(read(&folder).unwrap().log.is_some());
+        records.remove().unwrap();
+        assert_eq!(read(&folder).unwrap().log, None);
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,17 +1,23 @@
 //! The D-Bus interface, `org.keel.Updater1`. One operation at a time; each on a thread of its own, so that a status is
 //! answered while an install runs.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use keel_link::bus::{self, Emitter};
 use keel_spec::api::{ApiError, ErrorCode};
 use keel_spec::bus::InstallProgress;
-use keel_spec::release::Version;
+use keel_spec::release::{InvalidVersion, Version};
 use zbus::object_server::SignalEmitter;
 
 use crate::failure::{Failure, Result};
+use crate::history::Keeper;
+use crate::host;
+use crate::install::Progress;
 use crate::operations::Updater;
+use crate::rollout::driver::Driver;
 
 /// Name of the interface.
 const INTERFACE: &str = "org.keel.Updater1";
@@ -27,6 +33,9 @@ pub struct Service(Arc<Shared>);
 
 struct Shared {
     updater: Arc<Updater>,
+    history: Arc<Keeper>,
+    /// What the host does by itself.
+    driver: Arc<Driver>,
     /// What is being done: `idle`, or a stage.
     activity: Mutex<String>,
     emitter: OnceLock<Emitter>,
@@ -60,13 +69,24 @@ impl Shared {
     }
 
     fn install(&self, version: &str) -> Result<String> {
-        let wanted: Option<Version> = match version {
-            "" => None,
-            text => Some(text.parse().map_err(|error: keel_spec::release::InvalidVersion| {
-                Failure::new(ErrorCode::BadRequest, error.to_string())
-            })?),
-        };
+        let wanted = wanted(version)?;
+        self.installing(|updater, progress| updater.install(wanted.as_ref(), progress))
+    }
+
+    /// Runs an install, and tells how far it is.
+    fn installing(&self, work: impl FnOnce(&Updater, Progress) -> Result<Version>) -> Result<String> {
         let running = self.begin("install")?;
+        let outcome = self.with_progress(|progress| work(&self.updater, progress));
+        drop(running);
+        match &outcome {
+            Ok(version) => log::info!("installed {version}; it boots next"),
+            Err(failure) => log::error!("{failure}"),
+        }
+        Ok(outcome?.to_string())
+    }
+
+    /// Tells whoever listens how far `work` is.
+    fn with_progress<T>(&self, work: impl FnOnce(Progress) -> T) -> T {
         let mut last: Option<(&str, Instant)> = None;
         let mut progress = |stage: &'static str, done_bytes: u64, total_bytes: u64| {
             let due = last.is_none_or(|(before, at)| before != stage || at.elapsed() >= SIGNAL_EVERY);
@@ -80,13 +100,25 @@ impl Shared {
                 bus::block_on(emitter.emit(INTERFACE, "Progress", &body));
             }
         };
-        let outcome = self.updater.install(wanted.as_ref(), &mut progress);
-        drop(running);
-        match &outcome {
-            Ok(version) => log::info!("installed {version}; it boots next"),
-            Err(failure) => log::error!("{failure}"),
-        }
-        Ok(outcome?.to_string())
+        work(&mut progress)
+    }
+
+    fn status(&self) -> Result<String> {
+        let activity = self.activity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut status = self.updater.status(&activity)?;
+        status.automatic = Some(self.driver.status(host::now_unix_s()));
+        to_json(&status)
+    }
+}
+
+/// A version that was asked for; `None`: the newest that may follow.
+fn wanted(version: &str) -> Result<Option<Version>> {
+    match version {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|error: InvalidVersion| Failure::new(ErrorCode::BadRequest, error.to_string())),
     }
 }
 
@@ -101,14 +133,30 @@ fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
 
 impl Service {
     /// For an updater. The emitter is set once it serves.
-    pub fn new(updater: Arc<Updater>) -> Self {
-        Self(Arc::new(Shared { updater, activity: Mutex::new(IDLE.into()), emitter: OnceLock::new() }))
+    pub fn new(updater: Arc<Updater>, history: Arc<Keeper>, driver: Arc<Driver>) -> Self {
+        let activity = Mutex::new(IDLE.into());
+        Self(Arc::new(Shared { updater, history, driver, activity, emitter: OnceLock::new() }))
     }
 
     /// Tells where progress is sent to.
     pub fn set_emitter(&self, emitter: Emitter) {
         // A second one is never set.
         let _ = self.0.emitter.set(emitter);
+    }
+
+    /// The updater.
+    pub fn updater(&self) -> &Updater {
+        &self.0.updater
+    }
+
+    /// Runs an operation that nobody asked for on the bus; `None`: another one runs.
+    pub fn exclusive<T>(
+        &self,
+        operation: &str,
+        work: impl FnOnce(&Updater, Progress) -> Result<T>,
+    ) -> Option<Result<T>> {
+        let _running = self.0.begin(operation).ok()?;
+        Some(self.0.with_progress(|progress| work(&self.0.updater, progress)))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -123,9 +171,23 @@ impl Service {
 #[zbus::interface(name = "org.keel.Updater1")]
 impl Service {
     async fn status(&self) -> Result<String, bus::Failure> {
+        self.blocking(Shared::status).await
+    }
+
+    async fn pause(&self) -> Result<String, bus::Failure> {
         self.blocking(|shared| {
-            let activity = shared.activity.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            to_json(&shared.updater.status(&activity)?)
+            shared.driver.pause(host::now_unix_s())?;
+            log::info!("paused: nothing is updated by itself until an operator resumes it");
+            shared.status()
+        })
+        .await
+    }
+
+    async fn resume(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| {
+            shared.driver.resume(host::now_unix_s())?;
+            log::info!("resumed");
+            shared.status()
         })
         .await
     }
@@ -138,8 +200,25 @@ impl Service {
         .await
     }
 
+    async fn plan(&self, version: String) -> Result<String, bus::Failure> {
+        self.blocking(move |shared| {
+            let _running = shared.begin("plan")?;
+            to_json(&shared.updater.preview(wanted(&version)?.as_ref())?)
+        })
+        .await
+    }
+
     async fn install(&self, version: String) -> Result<String, bus::Failure> {
         self.blocking(move |shared| shared.install(&version)).await
+    }
+
+    async fn install_bundle(&self, file: zbus::OwnedFd) -> Result<String, bus::Failure> {
+        let file = File::from(OwnedFd::from(file));
+        self.blocking(move |shared| shared.installing(|updater, progress| updater.install_bundle(file, progress))).await
+    }
+
+    async fn install_from(&self, url: String) -> Result<String, bus::Failure> {
+        self.blocking(move |shared| shared.installing(|updater, progress| updater.install_from(&url, progress))).await
     }
 
     async fn rollback(&self) -> Result<String, bus::Failure> {
@@ -147,6 +226,31 @@ impl Service {
             let _running = shared.begin("rollback")?;
             let next = shared.updater.rollback()?;
             log::info!("rolled back: {next} boots next");
+            Ok(next.to_string())
+        })
+        .await
+    }
+
+    async fn boots(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| to_json(&shared.history.boots())).await
+    }
+
+    async fn boot_log(&self, number: u64) -> Result<String, bus::Failure> {
+        self.blocking(move |shared| {
+            let missing = || {
+                let message = format!("show the last lines of boot {number}: none are kept; see `keelctl boots`");
+                Failure::new(ErrorCode::NotFound, message)
+            };
+            shared.history.log(number)?.ok_or_else(missing)
+        })
+        .await
+    }
+
+    async fn load_next(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| {
+            let _running = shared.begin("restart")?;
+            let next = shared.updater.load_next().inspect_err(|failure| log::warn!("{failure}"))?;
+            log::info!("loaded {next}, to be started without the firmware");
             Ok(next.to_string())
         })
         .await

@@ -11,7 +11,7 @@ use keel_spec::disk::Slot;
 use keel_spec::gpt::{BACKUP_SECTORS, PRIMARY_SECTORS, SECTOR_BYTES, Table};
 use keel_updater::disk;
 use support::checker::{Disk, Found, explore};
-use support::{Made, Memory, Op, Recorder, as_firmware, image, install_from, make, open_esp};
+use support::{Made, Memory, Op, Recorder, as_firmware, image, install_from, make, open_esp, write_ahead};
 
 const BLOCKS: u64 = 300;
 
@@ -63,6 +63,25 @@ fn cut_and_again(all: &Releases, before: &[u8], source: &Memory, log: &[Op]) -> 
         let booted = Disk::new(after, &[&all.old, &all.running, &all.new]).boots();
         assert_eq!(booted.unwrap(), all.new.release.version, "{name}");
     }
+    found
+}
+
+/// A release that is written ahead is never offered, wherever power fails; installed afterwards, it boots.
+fn ahead(all: &Releases, before: &[u8], source: &Memory) -> Found {
+    let (mut found, written, _) = each("write ahead", before, all, &[&all.running], |recorder| {
+        write_ahead(recorder, &all.running, source, &all.new.release, false).unwrap();
+    });
+    let allowed = [&all.running, &all.new];
+    let (more, installed, _) = each("install what was written ahead", &written, all, &allowed, |recorder| {
+        install_from(recorder, &all.running, &[source], &all.new.release, true).unwrap();
+    });
+    found.add(more);
+    let (more, after, _) = each("no longer offer it", &installed, all, &allowed, |recorder| {
+        open_esp(recorder).remove("keel_1.1.0+3.efi").unwrap();
+    });
+    found.add(more);
+    let booted = Disk::new(after, &[&all.old, &all.running, &all.new]).boots();
+    assert_eq!(booted.unwrap(), all.running.release.version);
     found
 }
 
@@ -138,6 +157,7 @@ fn every_state_that_a_power_cut_leaves_boots_the_old_or_the_new_release_whole() 
     found.add(more);
     found.add(cut_and_again(&all, &before, &source, &log));
     found.add(afterwards(&all, installed));
+    found.add(ahead(&all, &before, &source));
     found.add(growth(&all, &before, &source));
     println!("write_prefixes_tried {} write_prefixes_bad {}", found.tried, found.bad);
     assert_eq!(found.bad, 0, "{:#?}", found.why);

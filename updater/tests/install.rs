@@ -11,7 +11,7 @@ use keel_spec::verity::{BLOCK_BYTES, RootHash};
 use keel_updater::disk::{self, Device as _};
 use keel_updater::plan::{Facts, decide};
 use support::checker::Disk;
-use support::{MIB, Made, Memory, Recorder, as_firmware, image, install_from, make, open_esp};
+use support::{MIB, Made, Memory, Recorder, as_firmware, image, install_from, make, open_esp, write_ahead};
 
 const BLOCKS: u64 = 300;
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -79,6 +79,20 @@ fn an_install_goes_on_where_it_was_cut_and_fetches_nothing_twice() {
         assert!(last <= 401 * BLOCK + 2 * small, "{last} after a cut at {cut}");
     }
     assert_eq!(last, 201 * BLOCK + 2 * small, "the last cut came after all was fetched");
+}
+
+#[test]
+fn what_was_written_ahead_is_not_offered_and_its_install_fetches_no_block() {
+    let ((recorder, running, old), new) = (machine(), new_release());
+    let source = Memory::of(&new);
+    let small = (new.tree.len() + new.list.len()) as u64;
+    let fetched = write_ahead(&recorder, &running, &source, &new.release, false).unwrap();
+    assert_eq!(fetched, 201 * BLOCK + small);
+    assert_eq!(booted(&recorder, &[&old, &running, &new]), "1.0.0");
+    assert!(open_esp(&recorder).ukis().unwrap().iter().all(|uki| uki.name.version != new.release.version));
+    let fetched = install_from(&recorder, &running, &[&source], &new.release, true).unwrap();
+    assert_eq!(fetched, small);
+    assert_eq!(booted(&recorder, &[&running, &new]), "1.1.0");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use keel_spec::api::ErrorCode;
 use keel_spec::tuf::{Role, Time};
 use keel_updater::source::Http;
 use keel_updater::tuf::client::PATIENCE;
-use keel_updater::tuf::{Client, TrustedSet, store::Store};
+use keel_updater::tuf::{self, Client, TrustedSet, store::Store};
 
 /// Serves a folder; `timestamp.json` never ends if `endless`. Ends with the test's process.
 fn serve(folder: PathBuf, endless: bool) -> String {
@@ -62,6 +62,7 @@ fn arguments(base: &Path, version: &str) -> PublishArguments {
         timestamp_only: false,
         expires_days: 365,
         timestamp_expires_days: 30,
+        rollout: Default::default(),
     }
 }
 
@@ -138,6 +139,33 @@ fn a_host_with_an_old_root_follows_the_publisher_over_replaced_keys_and_threshol
     let trusted = refresh(&base, &address, now()).unwrap();
     assert_eq!(trusted.root().version, 4);
     assert!(trusted.targets().unwrap().contains_key("keel-cloud-0.2.0.efi"));
+    std::fs::remove_dir_all(base).unwrap();
+}
+
+#[test]
+fn what_was_accepted_tells_without_the_repository_what_was_published() {
+    let base = base("kept");
+    publish(&arguments(&base, "0.1.0")).unwrap();
+    let address = serve(base.join("repository"), false);
+    let kept = || {
+        let root = std::fs::read(base.join("keys/root.json")).unwrap();
+        tuf::Client::kept(&Store::open(&base.join("trusted")).unwrap(), &root)
+    };
+    assert!(kept().is_err(), "nothing was accepted yet");
+    refresh(&base, &address, now()).unwrap();
+    let trusted = kept().unwrap();
+    let uki = trusted.targets().unwrap()["keel-cloud-0.1.0.efi"].clone();
+    assert_eq!((uki.length, uki.sha256()), (2, Some(&*tuf::keys::sha256_hex(b"MZ"))));
+    // Whoever changes the files on the disk changes nothing that is believed.
+    for role in ["timestamp", "snapshot", "targets"] {
+        let path = base.join(format!("trusted/{role}.json"));
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, String::from_utf8(good.clone()).unwrap().replace("\"version\":1", "\"version\":2"))
+            .unwrap();
+        assert!(kept().is_err(), "{role}");
+        std::fs::write(&path, good).unwrap();
+    }
+    kept().unwrap();
     std::fs::remove_dir_all(base).unwrap();
 }
 

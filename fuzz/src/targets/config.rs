@@ -29,6 +29,15 @@ names = ["node-7.example"]
 [update]
 url = "https://updates.example/keel"
 tries = 3
+auto = "install"
+pin = ">=1.4, <2"
+reboot = "window"
+fleetlock_url = "https://lock.example"
+[[update.window]]
+days = ["sat", "sun"]
+start = "02:30"
+length_min = 90
+time_zone = "Europe/Berlin"
 [health]
 within_s = 120
 settle_s = 5

@@ -112,6 +112,9 @@ fn uki_seeds() -> Vec<Vec<u8>> {
 }
 
 fn find_cmdline(bytes: &[u8]) -> String {
+    if let Some((offset, length)) = uki::find_section(bytes, ".linux") {
+        assert!(offset <= u64::from(u32::MAX) && length <= u64::from(u32::MAX));
+    }
     match uki::cmdline(&mut Cursor::new(bytes)) {
         Ok(Some(text)) => format!("accepted, {}", text.len().min(3)),
         Ok(None) => "none".into(),

@@ -1,11 +1,13 @@
 //! The parsers, with inputs to begin with and what must hold of what they accept.
 //!
+//! - [`build`]: Dockerfiles, `.dockerignore`
 //! - [`config`]: the machine config, kernel command lines, control messages
 //! - [`disk`]: partition tables, hash trees, UKIs
 //! - [`http`]: answers of web servers, and their ranges
 //! - [`release`]: release descriptions and names
 //! - [`tuf`]: metadata of The Update Framework
 
+mod build;
 mod config;
 mod disk;
 mod http;
@@ -16,7 +18,8 @@ use crate::runner::Target;
 
 /// All of them.
 pub fn all() -> Vec<Target> {
-    let rooms: [&[Target]; 5] = [&config::TARGETS, &disk::TARGETS, &http::TARGETS, &release::TARGETS, &tuf::TARGETS];
+    let rooms: [&[Target]; 6] =
+        [&build::TARGETS, &config::TARGETS, &disk::TARGETS, &http::TARGETS, &release::TARGETS, &tuf::TARGETS];
     rooms.concat()
 }
 

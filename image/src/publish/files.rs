@@ -61,7 +61,8 @@ pub fn copy_by_digest(from: &Path, folder: &Path, name: &str) -> Result<(String,
     attempt().with_context(|| format!("copy {} into {}", from.display(), folder.display()))
 }
 
-fn finish(file: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
+/// Gives a temporary file its name, when its content is on the disk.
+pub fn finish(file: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     // A web server has to be able to read it.
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;

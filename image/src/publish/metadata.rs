@@ -59,6 +59,11 @@ impl Published {
         })
     }
 
+    /// What is said of a target beside what it consists of.
+    pub fn custom(&self, name: &str) -> Option<serde_json::Value> {
+        self.targets.as_ref()?.1.targets.get(name)?.custom.clone()
+    }
+
     /// Version of the targets; 0 before the first publication.
     pub fn targets_version(&self) -> u64 {
         self.targets.as_ref().map_or(0, |(_, targets)| targets.version)

@@ -1,17 +1,21 @@
 //! The update repository: keys, metadata, signing (The Update Framework 1.0.33, consistent snapshots).
 //!
+//! - [`bundle`](mod@bundle): a release in one file
 //! - [`files`]: durable files of a repository
 //! - [`keys`]: role keys, and the root that names them
 //! - [`metadata`]: reading what is published, signing what is to be
+//! - [`rollout`]: who gets a release and when
 //! - [`root`]: the next root: which keys count from now on
 //! - [`signer`]: who signs: a key in a file, or a program that asks a hardware security module
 //!
 //! A repository is a folder that any static file server can offer: `N.root.json`, `N.snapshot.json`,
 //! `N.targets.json`, `timestamp.json` and `targets/<sha256>.<name>`.
 
+pub mod bundle;
 mod files;
 pub mod keys;
 pub mod metadata;
+pub mod rollout;
 pub mod root;
 pub mod signer;
 
@@ -102,6 +106,9 @@ pub struct PublishArguments {
     /// hide a newer release from them for that long
     #[arg(long, default_value_t = 30, allow_negative_numbers = true)]
     pub timestamp_expires_days: i64,
+    /// Who gets the release and when
+    #[command(flatten)]
+    pub rollout: rollout::Change,
 }
 
 /// What a publication consists of.
@@ -159,7 +166,7 @@ pub fn publish(arguments: &PublishArguments) -> Result<Summary> {
     let before = Published::read(repository, &keys)?;
     let summary = match &arguments.release {
         None => refresh(repository, &keys, &before, expiry)?,
-        Some(folder) => add(repository, &keys, before, folder, expiry)?,
+        Some(folder) => add(repository, &keys, before, folder, &arguments.rollout, expiry)?,
     };
     for release in &summary.releases {
         println!("published keel {} ({}) in {}", release.version, release.profile, repository.display());
@@ -183,14 +190,26 @@ fn refresh(repository: &Path, keys: &Keys, before: &Published, expiry: Expiry) -
 }
 
 /// Files first, then the lists that name them, the timestamp last: a reader at any moment sees a whole publication.
-fn add(repository: &Path, keys: &Keys, before: Published, folder: &Path, expiry: Expiry) -> Result<Summary> {
+fn add(
+    repository: &Path,
+    keys: &Keys,
+    before: Published,
+    folder: &Path,
+    rollout: &rollout::Change,
+    expiry: Expiry,
+) -> Result<Summary> {
     let found = find_releases(folder)?;
     let mut added = BTreeMap::new();
     for release in &found {
         for file in release.files() {
             let name = file.target_name(&release.profile, &release.version);
-            let target = put_target(repository, &folder.join(&name), &name)?;
+            let mut target = put_target(repository, &folder.join(&name), &name)?;
             check_length(release, file, &name, target.length)?;
+            if file == ReleaseFile::Description {
+                // What was said of it when it was published before still holds.
+                target.custom = before.custom(&name);
+                rollout.put(&name, &mut target)?;
+            }
             added.insert(name, target);
         }
     }

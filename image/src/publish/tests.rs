@@ -23,6 +23,7 @@ fn arguments(folder: &Path) -> PublishArguments {
         timestamp_only: false,
         expires_days: 365,
         timestamp_expires_days: 30,
+        rollout: Default::default(),
     }
 }
 
@@ -181,4 +182,43 @@ fn a_program_signs_where_the_key_is_elsewhere() {
     openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &at("timestamp.key")]);
     let error = publish(&PublishArguments { release: None, timestamp_only: true, ..arguments.clone() }).unwrap_err();
     assert!(format!("{error:#}").contains("isn't verified by the public key"), "{error:#}");
+}
+
+#[test]
+fn who_gets_a_release_is_changed_without_building_it_again() {
+    let (folder, arguments) = setup();
+    release(&folder.path().join("release"), "0.1.0");
+    let step = keel_spec::rollout::Step { after_min: 0, parts: 100 };
+    let change = rollout::Change { waves: vec![step], ..rollout::Change::default() };
+    publish(&PublishArguments { rollout: change, ..arguments.clone() }).unwrap();
+    let place = rollout::Place {
+        repository: arguments.repository.clone(),
+        keys: arguments.keys.clone(),
+        expires_days: 10,
+        timestamp_expires_days: 10,
+    };
+    let said = || {
+        let keys = Keys::load(&arguments.keys).unwrap();
+        let listed = Published::read(&arguments.repository, &keys).unwrap().targets.unwrap().1;
+        keel_spec::rollout::Rollout::of(&listed.targets["keel-cloud-0.1.0.json"]).unwrap()
+    };
+    assert_eq!(said().waves.unwrap().steps, [step]);
+    let version: keel_spec::release::Version = "0.1.0".parse().unwrap();
+    let withdraw = |undo| {
+        let (version, place) = (version.clone(), place.clone());
+        rollout::withdraw(&rollout::WithdrawArguments { version, place, reason: "it eats disks".into(), undo })
+    };
+    withdraw(false).unwrap();
+    assert_eq!(said().withdrawn.as_deref(), Some("it eats disks"));
+    // Publishing the same release again doesn't put it back by accident, nor lose its waves.
+    publish(&arguments).unwrap();
+    assert!(said().withdrawn.is_some() && said().waves.is_some());
+    withdraw(true).unwrap();
+    assert!(said().withdrawn.is_none() && said().waves.is_some());
+    let unknown = rollout::RolloutArguments {
+        version: "9.9.9".parse().unwrap(),
+        place: place.clone(),
+        change: rollout::Change::default(),
+    };
+    assert!(rollout::rollout(&unknown).unwrap_err().to_string().contains("9.9.9"));
 }

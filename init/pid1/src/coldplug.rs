@@ -12,13 +12,17 @@ use crate::modules::{self, Modules};
 /// Loading a bus's driver shows what is on that bus; no machine nests deeper than this.
 const MAX_ROUNDS: usize = 8;
 
+/// Modalias of an entropy device (Virtual I/O Device, section 5).
+const VIRTIO_ENTROPY: &str = "virtio:d00000004";
+
 /// Which devices get their drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
     /// What may hold the root and costs little, and what saves from a hang: all that the initrd has modules for but
     /// controllers of disks (PCI class 01) that aren't virtual ones.
     Virtual,
-    /// What may lead to other machines: virtual devices and network cards (PCI class 02).
+    /// What may lead to other machines: virtual devices and network cards (PCI class 02). Not a source of random
+    /// numbers: by then the processor's own have filled the kernel's pool.
     Network,
     /// All.
     All,
@@ -34,7 +38,8 @@ impl Tier {
         match self {
             Self::Virtual => pci_class(alias) != Some("01"),
             Self::Network => {
-                let leads_there = ["virtio:", "vmbus:", "xen:", "acpi:VMBUS"].iter().any(|bus| alias.starts_with(bus));
+                let leads_there = ["virtio:", "vmbus:", "xen:", "acpi:VMBUS"].iter().any(|bus| alias.starts_with(bus))
+                    && !alias.starts_with(VIRTIO_ENTROPY);
                 leads_there || pci_class(alias) == Some("02") || is_virtio_pci(alias)
             }
             Self::All => true,
@@ -99,6 +104,7 @@ mod tests {
             (card, [true, true, true]),
             (watchdog, [true, false, true]),
             ("virtio:d00000002v00001AF4", [true, true, true]),
+            ("virtio:d00000004v00001AF4", [true, false, true]),
             ("acpi:LNXPWRBN:", [true, false, true]),
         ];
         for (alias, wanted) in expected {

@@ -3,9 +3,11 @@
 //! Here PID 1 may wait, since nothing else is left to do; the watchdog stays armed and ends it if it waits too long.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use keel_spec::control::Shutdown;
+use keel_spec::last_words::LastWords;
 use keel_spec::paths;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,6 +17,7 @@ use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::console::Console;
+use crate::farewell;
 use crate::watchdog::Watchdog;
 
 /// What the watchdog gives all of this.
@@ -27,28 +30,42 @@ const MESSAGE_WAIT: Duration = Duration::from_millis(50);
 /// Most mounts that are taken apart.
 const MAX_MOUNTS: usize = 4096;
 
-/// Stops the machine. Doesn't return, unless the kernel refuses even that.
-pub fn finish(how: Shutdown, console: &mut Console, watchdog: Option<&Watchdog>) {
+/// Leaves word for the next boot and stops the machine. Doesn't return, unless the kernel refuses even that.
+pub fn finish(how: Shutdown, console: &mut Console, watchdog: Option<&Watchdog>, words: &LastWords) {
     if let Some(watchdog) = watchdog {
         watchdog.last_feed(LIMIT_S);
     }
     end_all(Signal::SIGTERM, TERM_WAIT);
     end_all(Signal::SIGKILL, KILL_WAIT);
+    if let Err(error) = farewell::leave(Path::new(paths::LAST_WORDS), words) {
+        console.say(&format!("cannot leave {} for the next boot: {error}", paths::LAST_WORDS));
+    }
     rustix::fs::sync();
     for problem in unmount_state() {
         console.say(&problem);
     }
     rustix::fs::sync();
-    let (text, command) = match how {
-        Shutdown::Reboot => ("restarting", RebootCommand::Restart),
-        Shutdown::Poweroff => ("powering off", RebootCommand::PowerOff),
-    };
+    match how {
+        Shutdown::Reboot => {}
+        Shutdown::Poweroff => stop("powering off", RebootCommand::PowerOff, console),
+        Shutdown::Kexec => stop("starting the next kernel", RebootCommand::Kexec, console),
+    }
+    // Also where the kernel has no other one loaded.
+    if how != Shutdown::Poweroff {
+        stop("restarting", RebootCommand::Restart, console);
+    }
+    // No power-off without firmware's help, for one; a halted machine is what comes nearest.
+    let _ = reboot(RebootCommand::Halt);
+}
+
+/// Returns only if the kernel refuses.
+fn stop(text: &str, command: RebootCommand, console: &mut Console) {
     console.say(text);
     // A serial line has to send this first; asking it whether it has could take for ever.
     std::thread::sleep(MESSAGE_WAIT);
-    let _ = reboot(command);
-    // No power-off without firmware's help, for one; a halted machine is what comes nearest.
-    let _ = reboot(RebootCommand::Halt);
+    if let Err(error) = reboot(command) {
+        console.say(&format!("{text}: {error}"));
+    }
 }
 
 /// Signals every process but this one, and reaps until none is left or the time is over.

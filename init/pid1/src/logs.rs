@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
 
@@ -47,12 +48,25 @@ impl Log {
     /// Descriptors for reading, the older part first; each has an offset of its own.
     pub fn readers(&self) -> Vec<OwnedFd> {
         let parts = self.previous.iter().chain(self.current.iter());
-        parts
-            .filter_map(|part| {
-                let path = format!("/proc/self/fd/{}", part.as_raw_fd());
-                open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
-            })
-            .collect()
+        parts.filter_map(|part| reopen(part).ok()).collect()
+    }
+
+    /// Its newest bytes, at most so many; they may begin within a line.
+    pub fn tail(&self, max_bytes: u64) -> String {
+        let mut newest = Vec::new();
+        let mut room = max_bytes;
+        for part in self.current.iter().chain(self.previous.iter()) {
+            let length = part.metadata().map_or(0, |metadata| metadata.len());
+            let count = length.min(room);
+            let mut bytes = vec![0; usize::try_from(count).unwrap_or(0)];
+            if part.read_exact_at(&mut bytes, length - count).is_err() {
+                break;
+            }
+            room -= count;
+            bytes.append(&mut newest);
+            newest = bytes;
+        }
+        String::from_utf8_lossy(&newest).into_owned()
     }
 
     fn end_line(&mut self) {
@@ -74,6 +88,11 @@ impl Log {
             self.written = self.written.saturating_add(line.len());
         }
     }
+}
+
+/// A file of memory for reading alone, with an offset of its own.
+pub fn reopen(file: &File) -> rustix::io::Result<OwnedFd> {
+    open(format!("/proc/self/fd/{}", file.as_raw_fd()), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 #[cfg(test)]
@@ -109,6 +128,18 @@ mod tests {
         let text = text(&log);
         assert!(text.len() <= 2 * PART_BYTES && text.len() > PART_BYTES);
         assert!(text.ends_with("line 19999\n"));
+    }
+
+    #[test]
+    fn a_tail_reaches_back_into_the_part_before() {
+        let mut log = Log::default();
+        for number in 0..20_000 {
+            log.add_line(&format!("line {number}"));
+        }
+        let (text, tail) = (text(&log), log.tail(PART_BYTES as u64));
+        assert_eq!(tail.len(), PART_BYTES);
+        assert!(text.ends_with(&tail));
+        assert_eq!(log.tail(u64::MAX), text);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use rustix::process::{WaitOptions, pidfd_send_signal, wait};
 
 use crate::console::Console;
 use crate::control::{Client, MAX_CLIENTS, Received, accept, open_listener, service_in};
+use crate::farewell::{self, Asked};
 use crate::logs::Log;
 use crate::services::{SERVICES, Service};
 use crate::spawn::{self, Failure, Process, Streams, spawn};
@@ -55,6 +56,10 @@ pub struct Machine {
     pub trial: Trial,
     /// Why the state partition isn't mounted.
     pub state_problem: Option<String>,
+    /// Whether the clock was behind the release's build time.
+    pub clock_behind: bool,
+    /// Who asked for the shutdown that is under way.
+    pub asked: Option<Asked>,
     /// Kernel's random boot ID.
     pub boot_id: String,
     /// Descriptors kept for services.
@@ -121,6 +126,8 @@ impl Machine {
             watchdog,
             trial,
             state_problem,
+            clock_behind: false,
+            asked: None,
             boot_id,
             fds: FdStore::default(),
             adoptions: Adoptions::default(),
@@ -187,16 +194,17 @@ impl Machine {
         self.console.say(text);
     }
 
-    /// A service's log, or PID 1's own.
-    pub fn log(&self, name: &str) -> Option<&Log> {
-        let unit = self.units.iter().find(|unit| unit.service.name == name).map(|unit| &unit.log);
-        unit.or((name == "init").then_some(&self.own_log))
+    /// All logs by name; PID 1's own is `init`.
+    pub fn logs(&self) -> impl Iterator<Item = (&'static str, &Log)> {
+        let units = self.units.iter().map(|unit| (unit.service.name, &unit.log));
+        units.chain([("init", &self.own_log)])
     }
 
     /// Begins a shutdown.
-    pub fn shut_down(&mut self, how: Shutdown, reason: &str) {
+    pub fn shut_down(&mut self, how: Shutdown, asked: Asked) {
         if self.supervisor.shutting_down().is_none() {
-            self.say(&format!("stopping for a {}: {reason}", name_of(how)));
+            self.say(&format!("stopping for a {}: {}", name_of(how), asked.reason));
+            self.asked = Some(asked);
         }
         self.on(Event::Shutdown(how));
     }
@@ -224,12 +232,25 @@ impl Machine {
         }
         if self.trial.has_failed(now_ms) {
             self.trial = self.trial.passed();
-            self.shut_down(Shutdown::Reboot, "the release on trial was not declared good in time");
+            let asked = Asked::by_init("the release on trial was not declared good in time");
+            self.shut_down(Shutdown::Reboot, Asked { trial_expired: true, ..asked });
         }
         self.on(Event::Tick);
+        self.keep_own_lines();
+    }
+
+    fn keep_own_lines(&mut self) {
         for line in std::mem::take(&mut self.console.unlogged) {
             self.own_log.add_line(&line);
         }
+    }
+
+    /// All services have ended: what they said last is taken in, and left for the next boot.
+    fn finish(&mut self, how: Shutdown) {
+        self.keep_own_lines();
+        (0..self.units.len()).for_each(|index| self.take_output(index));
+        let words = farewell::words(self, how);
+        finish::finish(how, &mut self.console, self.watchdog.as_ref(), &words);
     }
 
     fn timeout(&self) -> Timespec {
@@ -264,9 +285,7 @@ impl Machine {
                 }
             }
             Action::Announce(how) => self.tell(&control::Event::ShuttingDown(how)),
-            Action::Finish(how) => {
-                finish::finish(how, &mut self.console, self.watchdog.as_ref());
-            }
+            Action::Finish(how) => self.finish(how),
             Action::Stage(text) if !self.was_up => self.console.stage(&text),
             Action::Say(text) | Action::Stage(text) => self.say(&text),
         }
@@ -295,9 +314,9 @@ impl Machine {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match Signal::try_from(i32::try_from(signal.ssi_signo).unwrap_or(0)) {
                 Ok(Signal::SIGCHLD) => self.reap(),
-                Ok(Signal::SIGINT) => self.shut_down(Shutdown::Reboot, "Ctrl-Alt-Del was pressed"),
-                Ok(Signal::SIGTERM) => self.shut_down(Shutdown::Reboot, "PID 1 got SIGTERM"),
-                Ok(Signal::SIGPWR) => self.shut_down(Shutdown::Poweroff, "power is failing (SIGPWR)"),
+                Ok(Signal::SIGINT) => self.shut_down(Shutdown::Reboot, Asked::by_init("Ctrl-Alt-Del was pressed")),
+                Ok(Signal::SIGTERM) => self.shut_down(Shutdown::Reboot, Asked::by_init("PID 1 got SIGTERM")),
+                Ok(Signal::SIGPWR) => self.shut_down(Shutdown::Poweroff, Asked::by_init("power is failing (SIGPWR)")),
                 _ => {}
             }
         }
@@ -416,5 +435,6 @@ fn name_of(how: Shutdown) -> &'static str {
     match how {
         Shutdown::Reboot => "restart",
         Shutdown::Poweroff => "power-off",
+        Shutdown::Kexec => "start of the next kernel",
     }
 }

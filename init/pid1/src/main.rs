@@ -12,7 +12,8 @@
 //! - [`stage1`], [`verity`], [`switch_root`], [`rotten`]: from the initrd to the verified root
 //! - [`stage2`], [`mounts`]: the verified root made ready for services
 //! - [`services`], [`supervise`], [`spawn`]: which services there are, what is to be done about each, and doing it
-//! - [`machine`], [`control`], [`requests`], [`tables`], [`logs`], [`trial`], [`finish`]: the event loop and its state
+//! - [`machine`], [`control`], [`requests`], [`tables`], [`logs`], [`trial`]: the event loop and its state
+//! - [`farewell`], [`finish`]: the end, and what is left for the next boot
 #![deny(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
@@ -22,6 +23,7 @@ mod coldplug;
 mod console;
 mod control;
 mod disks;
+mod farewell;
 mod finish;
 mod logs;
 mod machine;

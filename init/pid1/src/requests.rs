@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use keel_spec::control::{self, Reply, Request, ServiceState, System};
 
+use crate::farewell::{self, Asked};
 use crate::machine::Machine;
 use crate::supervise;
 
@@ -31,12 +32,18 @@ pub fn carry_out(machine: &mut Machine, service: usize, request: Request, fds: V
         }
         Request::Services => list(services(machine).into_iter().map(Reply::Service)),
         Request::System => last(Reply::System(system(machine))),
-        Request::Log { service } => match machine.log(&service) {
-            Some(log) => vec![(Reply::Fds, log.readers())],
+        Request::Log { service } => match machine.logs().find(|(name, _)| *name == service) {
+            Some((_, log)) => vec![(Reply::Fds, log.readers())],
             None => refused(format!("there is no service {service:?}")),
         },
+        Request::LastLines => match farewell::last_lines_file(machine) {
+            Ok(file) => vec![(Reply::Fds, vec![file])],
+            Err(error) => refused(format!("putting the last lines of all logs together: {error}")),
+        },
         Request::Shutdown { how, reason } => {
-            machine.shut_down(how, &one_line(&reason, MAX_REASON_BYTES));
+            let by = machine.supervisor.slots.get(service).map_or("", |slot| slot.service.name);
+            let reason = one_line(&reason, MAX_REASON_BYTES);
+            machine.shut_down(how, Asked { by: by.to_owned(), reason, trial_expired: false });
             last(Reply::Done)
         }
         Request::TrialPassed => {
@@ -121,6 +128,7 @@ fn system(machine: &Machine) -> System {
         boot_id: machine.boot_id.clone(),
         on_trial: machine.trial.running,
         watchdog_reset: machine.watchdog.as_ref().is_some_and(|watchdog| watchdog.caused_reset),
+        clock_behind: machine.clock_behind,
         trial_deadline_ms: machine.trial.deadline_ms,
         stages: machine.console.stages.clone(),
         shutting_down: machine.supervisor.shutting_down(),

@@ -8,6 +8,7 @@
 use std::fs;
 use std::path::Path;
 
+use keel_spec::cmdline::kexec_entry;
 use keel_spec::release::UkiName;
 use keel_spec::verity::RootHash;
 use keel_spec::{disk, paths};
@@ -78,10 +79,7 @@ fn tells_of_rot(text: &str, root_hash: &str) -> bool {
 
 /// Renames the booted UKI. Returns its new name.
 fn put_other_first(disk: &str, modules: &Modules) -> Result<String, String> {
-    let _ = mount("efivarfs", VARIABLES, "efivarfs", MountFlags::empty(), None);
-    let variable = fs::read(paths::EFI_ENTRY_SELECTED)
-        .map_err(|error| format!("cannot read which entry the boot loader chose: {error}"))?;
-    let booted = text_of_variable(&variable);
+    let booted = booted_entry()?;
     let device = Disk::read(disk)
         .and_then(|disk| disk.labelled(disk::ESP_LABEL))
         .ok_or_else(|| format!("disk {disk} has no EFI system partition"))?;
@@ -104,6 +102,18 @@ fn put_other_first(disk: &str, modules: &Modules) -> Result<String, String> {
     rustix::fs::sync();
     let _ = unmount(ESP, UnmountFlags::empty());
     result
+}
+
+/// The UKI that runs: by the command line after kexec, else as the boot loader says.
+fn booted_entry() -> Result<String, String> {
+    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if let Some(entry) = kexec_entry(&cmdline) {
+        return Ok(entry.to_string());
+    }
+    let _ = mount("efivarfs", VARIABLES, "efivarfs", MountFlags::empty(), None);
+    let variable = fs::read(paths::EFI_ENTRY_SELECTED)
+        .map_err(|error| format!("cannot read which entry the boot loader chose: {error}"))?;
+    Ok(text_of_variable(&variable))
 }
 
 /// The name that puts a good entry last, if there is another to be offered.

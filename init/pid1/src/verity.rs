@@ -24,6 +24,10 @@ const TARGET_BYTES: usize = 40;
 /// message outlives it in the firmware's store (efi-pstore), so that the next boot can read *why* it had to happen.
 const ON_CORRUPTION: &str = "panic_on_corruption";
 
+/// KiB that the kernel reads around a page that a program needs, in place of 128. Each block that is read is also hashed
+/// and unpacked, and a boot needs a fifth of what programs hold, here and there; this is the root's unit of compression.
+const READ_AHEAD_KIB: &str = "16";
+
 /// Sets the verified root device up and returns its path.
 pub fn set_up(root: &RootPartitions, blocks: u64, root_hash: &RootHash) -> io::Result<PathBuf> {
     let control = File::options().read(true).write(true).open(CONTROL)?;
@@ -41,7 +45,10 @@ pub fn set_up(root: &RootPartitions, blocks: u64, root_hash: &RootHash) -> io::R
     // "Suspend" without the suspend flag resumes: the loaded table becomes the live one.
     sys::device_mapper(&control, DEV_SUSPEND, &mut header(READ_ONLY, 0))?;
     let number = created.get(40..48).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes);
-    Ok(Path::new("/dev").join(format!("dm-{}", rustix::fs::minor(number))))
+    let name = format!("dm-{}", rustix::fs::minor(number));
+    // Only costs time if it can't be set.
+    let _ = std::fs::write(format!("/sys/block/{name}/queue/read_ahead_kb"), READ_AHEAD_KIB);
+    Ok(Path::new("/dev").join(name))
 }
 
 fn header(flags: u32, targets: u32) -> Vec<u8> {

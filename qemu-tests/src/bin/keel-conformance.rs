@@ -1,5 +1,6 @@
 //! Runs the OCI runtime's conformance suite:
-//! `keel-conformance [--peers] [--table | --quiet] [--host | --guest] [NAME-PART...]`.
+//! `keel-conformance [--peers] [--table | --quiet] [--host | --guest] [NAME-PART...]`, or with `--engines` Podman and
+//! containerd with our runtime.
 //!
 //! Without `--host` or `--guest` it runs in both places: on the workstation what that allows, then in a bare guest what
 //! needs one.
@@ -29,6 +30,7 @@ fn run() -> Result<bool> {
             "--host" => guest = false,
             "--guest" => host = false,
             "--peers" => others = peers()?,
+            "--engines" => return engines(),
             _ => words.push(argument),
         }
     }
@@ -53,4 +55,12 @@ fn run() -> Result<bool> {
         good &= done.code == 0;
     }
     Ok(good)
+}
+
+fn engines() -> Result<bool> {
+    let suite = Suite::here()?;
+    for line in keel_qemu_tests::engines::try_all(&suite.runtime(), &suite.place("engines"))? {
+        println!("{line}");
+    }
+    Ok(true)
 }

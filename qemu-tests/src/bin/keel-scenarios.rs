@@ -7,6 +7,9 @@ use keel_qemu_tests::build::Build;
 use keel_qemu_tests::scenario::{Scenario, run_all};
 use keel_qemu_tests::scenarios::{SCENARIOS, prepare_releases};
 
+/// Machines that run at a time: one more than the processors of the least workstation, since guests wait a lot.
+const AT_ONCE: usize = 3;
+
 fn main() -> ExitCode {
     match run() {
         Ok(true) => ExitCode::SUCCESS,
@@ -19,7 +22,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let mut at_once = 2;
+    let mut at_once = AT_ONCE;
     let mut parts = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {

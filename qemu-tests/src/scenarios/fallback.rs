@@ -35,7 +35,7 @@ fn falls_back(fixture: &Fixture, variant: Variant, reasons: &[&str]) -> Result<(
     let (machine, host) = fixture.boot()?;
     host.install(None)?.finish()?;
     host.keelctl_ok(&["reboot"])?;
-    let status = wait_fallback(&host, &machine)?;
+    let status = wait_fallback(&host, &machine, FIRST)?;
     let bad = &status["bad_releases"][0];
     let reason = bad["reason"].as_str().unwrap_or_default();
     ensure!(bad["version"] == SECOND, "bad release: {status}");
@@ -47,15 +47,19 @@ fn falls_back(fixture: &Fixture, variant: Variant, reasons: &[&str]) -> Result<(
     Ok(())
 }
 
-/// Waits until the first release runs again and names a bad one.
-fn wait_fallback(host: &crate::clients::Host, machine: &crate::machine::Machine) -> Result<Value> {
+/// Waits until a good release runs again and names a bad one.
+pub(super) fn wait_fallback(
+    host: &crate::clients::Host,
+    machine: &crate::machine::Machine,
+    good: &str,
+) -> Result<Value> {
     let begun = Instant::now();
     let mut last = String::new();
     while begun.elapsed() < FALLBACK_LIMIT {
         match host.keelctl_json(&["status"]) {
             Ok(status) => {
                 let named = status["bad_releases"].as_array().is_some_and(|bad| !bad.is_empty());
-                if status["version"] == FIRST && named && status["health"] == "good" {
+                if status["version"] == good && named && status["health"] == "good" {
                     return Ok(status);
                 }
                 last = status.to_string();
@@ -81,7 +85,7 @@ pub(super) fn flipped_bit(build: &Build) -> Result<()> {
     flip_bit_of_slot_b(&fixture, offset)?;
     let machine = fixture.hardware.power_on()?;
     let host = crate::clients::Host::of(build, &machine)?;
-    let status = wait_fallback(&host, &machine)?;
+    let status = wait_fallback(&host, &machine, FIRST)?;
     ensure!(status["bad_releases"][0]["version"] == SECOND, "bad release: {status}");
     Ok(())
 }

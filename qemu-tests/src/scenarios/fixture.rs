@@ -92,8 +92,13 @@ impl Fixture {
     /// Lets releases try only once. Left at its default only where the tries themselves are tested: under emulation
     /// each takes up to two minutes.
     pub fn one_try(&mut self) {
-        self.base_config = self.base_config.replace("[update]\n", "[update]\ntries = 1\n");
-        self.hardware.config = self.hardware.config.replace("[update]\n", "[update]\ntries = 1\n");
+        self.configure("[update]\n", "[update]\ntries = 1\n");
+    }
+
+    /// Changes lines of the machine config.
+    pub fn configure(&mut self, from: &str, to: &str) {
+        self.base_config = self.base_config.replace(from, to);
+        self.hardware.config = self.hardware.config.replace(from, to);
     }
 
     /// Builds (once in a run) a release and publishes it in this scenario's repository.

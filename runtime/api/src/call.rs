@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::context::Context;
 use crate::query::Query;
 use crate::respond::{Failure, Producer};
+use crate::roles::Caller;
 
 /// Longest JSON body of a request.
 pub const MAX_JSON_BYTES: usize = 4 << 20;
@@ -22,6 +23,8 @@ pub const MAX_JSON_BYTES: usize = 4 << 20;
 pub struct Call {
     /// What all endpoints share.
     pub context: Arc<Context>,
+    /// Who calls.
+    pub caller: Arc<Caller>,
     /// The request but for its body.
     pub head: Request<()>,
     /// Its body.
@@ -48,8 +51,10 @@ pub async fn read_body(body: Incoming) -> Result<Bytes, Failure> {
 /// Reads a JSON body.
 pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
     let bytes = read_body(body).await?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::bad_request(format!("request body can't be read as JSON: {error}")))
+    if bytes.trim_ascii().is_empty() {
+        return Err(Failure::bad_request("invalid JSON: got EOF while reading request body"));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| Failure::bad_request(format!("invalid JSON: {error}")))
 }
 
 /// Runs a call that blocks for a moment on a thread made for that.

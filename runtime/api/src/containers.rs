@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::call::{Call, blocking, read_json};
 use crate::exec::size;
 use crate::respond::{Failure, empty, json};
+use crate::roles::require_to_create;
 use crate::router::Answer;
 use crate::when::moment;
 use keel_spec::api::ErrorCode;
@@ -47,8 +48,13 @@ pub async fn list(call: Call) -> Answer {
 pub async fn create(call: Call) -> Answer {
     let name = call.query.text("name").map(|name| name.trim_start_matches('/').to_owned());
     let engine = call.context.engine.clone();
+    let caller = call.caller;
     let body = read_json(call.body).await?;
-    let created = blocking(move || Ok(engine.create(name.as_deref(), body)?)).await?;
+    let created = blocking(move || {
+        require_to_create(&caller, &engine, &body)?;
+        Ok(engine.create(name.as_deref(), body)?)
+    })
+    .await?;
     Ok(json(StatusCode::CREATED, &created))
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keel_build::Builder;
 use keel_engine::Engine;
 use keel_spec::config::Settings;
 use tokio::sync::Semaphore;
@@ -13,6 +14,8 @@ use crate::host::Host;
 pub struct Context {
     /// The containers.
     pub engine: Arc<Engine>,
+    /// Images from Dockerfiles.
+    pub builder: Arc<Builder>,
     /// The other programs of the host.
     pub host: Host,
     /// The machine config in force.

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use keel_build::Builder;
 use keel_engine::Engine;
 use keel_link::control::{self, Client};
 use keel_spec::config::Settings;
 use keel_spec::control::Event;
 use keel_spec::paths;
+use keel_spec::tuf::PublicKey;
 use keel_store::Store;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +32,8 @@ const MAX_BLOCKING_THREADS: usize = 256;
 const MAX_LONG_CALLS: usize = 192;
 /// Stack of each thread; only what is used costs memory.
 const STACK_BYTES: usize = 1 << 20;
+/// Longest wait for a predecessor that was killed to be gone.
+const PREDECESSOR_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// How often the stream of PID 1's events is opened anew after it broke.
 const MAX_RESUBSCRIBE: usize = 100;
 
@@ -44,6 +48,8 @@ pub struct Options {
     pub standalone: bool,
     /// Standalone: the machine config to take settings from.
     pub config: Option<PathBuf>,
+    /// Standalone: the socket of whoever is the parent of containers in PID 1's place; `None`: this process itself.
+    pub control: Option<PathBuf>,
     /// Standalone: whether containers get networks, in this process's own network namespace.
     pub network: bool,
 }
@@ -55,6 +61,7 @@ impl Default for Options {
             socket: paths::API_SOCKET.into(),
             standalone: false,
             config: None,
+            control: None,
             network: false,
         }
     }
@@ -65,7 +72,9 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let mut problems = Vec::new();
     let settings = settings(&options, &mut problems)?;
-    let engine = open_engine(&options, &settings)?;
+    // Without the settings nobody knows what is declared: then all stays as it is.
+    let declares = problems.is_empty();
+    let engine = open_engine(&options, &settings, declares)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -115,7 +124,7 @@ fn settings(options: &Options, problems: &mut Vec<String>) -> anyhow::Result<Set
     }))
 }
 
-fn open_engine(options: &Options, settings: &Settings) -> anyhow::Result<Arc<Engine>> {
+fn open_engine(options: &Options, settings: &Settings, declares: bool) -> anyhow::Result<Arc<Engine>> {
     let store_options = keel_store::Options {
         insecure_registries: settings.registry.insecure.clone(),
         extra_ca_pem: settings.registry.ca_pem.clone(),
@@ -126,16 +135,30 @@ fn open_engine(options: &Options, settings: &Settings) -> anyhow::Result<Arc<Eng
             no_proxy: settings.proxy.no_proxy.clone(),
         },
         require_digest: settings.registry.require_digest,
+        signature_keys: signature_keys(settings)?,
         stall_limit: None,
+        lock_wait: PREDECESSOR_LIMIT,
     };
     let store = Arc::new(Store::open(&options.state, store_options).context("cannot open the image store")?);
     let engine = if options.standalone {
-        let local = keel_engine::Options { cgroups: None, network: options.network, control: None, oci_init: None };
+        let (network, control) = (options.network, options.control.clone());
+        let local = keel_engine::Options { cgroups: None, network, control, oci_init: None, declares };
         Engine::open_with(&options.state, settings, store, local)
     } else {
-        Engine::open(&options.state, settings, store)
+        Engine::open_with(&options.state, settings, store, keel_engine::Options { declares, ..Default::default() })
     };
     engine.context("cannot open the container engine")
+}
+
+/// The keys of which one must have signed each image. A config that was checked whole has no others than readable ones;
+/// should that ever be otherwise, no image may run for want of a key.
+fn signature_keys(settings: &Settings) -> anyhow::Result<Vec<PublicKey>> {
+    if !settings.registry.require_signature {
+        return Ok(Vec::new());
+    }
+    let keys: Vec<_> = settings.registry.signature_keys_pem.iter().filter_map(|pem| PublicKey::from_pem(pem)).collect();
+    anyhow::ensure!(!keys.is_empty(), "the machine config wants signed images and has no key that can be read");
+    Ok(keys)
 }
 
 /// Why the daemon ends.
@@ -158,11 +181,15 @@ async fn serve(
         let spawned = std::thread::Builder::new().name("events".into()).stack_size(256 << 10);
         spawned.spawn(move || watch_shutdown(&stops)).context("cannot start the thread for PID 1's events")?;
     }
+    let declares = problems.is_empty();
     let tls = open_tls(&options, &settings, &mut problems);
     let local =
         server::bind_unix(&options.socket).with_context(|| format!("cannot listen on {}", options.socket.display()))?;
+    let builder =
+        Builder::open(engine.clone(), &options.state.join("build")).context("cannot open the image builder")?;
     let context = Arc::new(Context {
         engine,
+        builder: Arc::new(builder),
         host: Host::new(!options.standalone),
         tls_listen: tls.as_ref().map(|_| settings.api.listen.to_string()),
         settings,
@@ -184,7 +211,14 @@ async fn serve(
         ready().await;
     }
     let network = !options.standalone || options.network;
-    tokio::task::spawn_blocking(move || prepare_network(&context.engine, network));
+    tokio::task::spawn_blocking(move || {
+        prepare_network(&context.engine, network);
+        if declares
+            && let Err(error) = context.engine.declare(&context.settings.declared, &context.settings.registry.logins)
+        {
+            log::error!("{}", keel_link::logger::chain(&error));
+        }
+    });
     Ok(tokio::select! {
         _ = terminate.recv() => End::Asked,
         _ = interrupt.recv() => End::Asked,

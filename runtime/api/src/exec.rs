@@ -2,6 +2,7 @@
 
 use hyper::StatusCode;
 use keel_engine::ExecStreams;
+use keel_spec::config::Role;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -16,6 +17,9 @@ pub async fn create(call: Call) -> Answer {
     let (engine, name) = (call.context.engine.clone(), call.name);
     let asked: bollard_stubs::models::ExecConfig = read_json(call.body).await?;
     DetachKeys::parse(asked.detach_keys.as_deref())?;
+    if asked.privileged == Some(true) {
+        call.caller.require(Role::Admin, "a privileged process")?;
+    }
     let id = blocking(move || Ok(engine.exec_create(&name, asked)?)).await?;
     Ok(json(StatusCode::CREATED, &json!({ "Id": id })))
 }

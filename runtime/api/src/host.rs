@@ -9,11 +9,13 @@ use std::time::Duration;
 use keel_link::bus;
 use keel_link::control::{self, Client};
 use keel_spec::api::ErrorCode;
+use keel_spec::api::boots::Boot;
 use keel_spec::bus::{HostProxy, UpdaterProxy};
 use keel_spec::paths;
 use zbus::Connection;
 use zbus::proxy::CacheProperties;
 
+use crate::boots;
 use crate::call::blocking;
 use crate::respond::Failure;
 
@@ -84,6 +86,18 @@ impl Host {
     pub async fn updater_status(&self) -> Result<String, Failure> {
         let proxy = self.updater().await?;
         answer(&self.updater, proxy.status()).await
+    }
+
+    /// Boots of this machine, newest first.
+    pub async fn boots(&self) -> Result<Vec<Boot>, Failure> {
+        let proxy = self.updater().await?;
+        boots::parse(&answer(&self.updater, proxy.boots()).await?)
+    }
+
+    /// What was said last in a boot.
+    pub async fn boot_log(&self, number: u64) -> Result<String, Failure> {
+        let proxy = self.updater().await?;
+        answer(&self.updater, proxy.boot_log(number)).await
     }
 
     /// Where the config in force was read from, and why a newer one was refused.

@@ -127,6 +127,10 @@ pub async fn inspect(call: Call) -> Answer {
     if api_minor < 44 {
         answer["VirtualSize"] = json!(image.size_bytes);
     }
+    // Gone since 1.45; what older clients copy volumes over by, docker-compose 1 among them, breaks off without it.
+    if api_minor < 45 {
+        answer["ContainerConfig"] = json!(image.config);
+    }
     Ok(json(StatusCode::OK, &answer))
 }
 

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
 use hyper::StatusCode;
-use keel_spec::api::{ErrorCode, Health, Status, UpdateStatus};
+use keel_spec::api::{ErrorCode, Health, Restart, Status, UpdateStatus};
 use keel_spec::control::{Service, ServiceState, Shutdown, System};
 
 use crate::addresses;
@@ -14,6 +14,7 @@ use crate::release::Release;
 use crate::respond::{Failure, bytes_body, empty, json};
 use crate::router::Answer;
 use crate::system::{boot_id, hostname};
+use crate::update;
 
 /// Longest log that is answered; PID 1 keeps less.
 const MAX_LOG_BYTES: u64 = 8 << 20;
@@ -47,6 +48,7 @@ async fn assemble(context: &Context) -> Status {
         problems.push(format!("machine config refused, the one from {source} stays in force: {refused}"));
     }
     problems.extend(services.iter().filter(|service| is_down(service)).map(describe_down));
+    problems.extend(context.engine.declared_problems());
     // One program that is down fails several questions with the same words.
     problems.dedup();
     let release = Release::running();
@@ -116,7 +118,7 @@ fn describe_down(service: &Service) -> String {
 }
 
 /// Milliseconds since boot, sleep included.
-fn uptime_ms() -> u64 {
+pub fn uptime_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
@@ -124,6 +126,12 @@ fn uptime_ms() -> u64 {
 /// `GET /keel/v1/services`
 pub async fn services(call: Call) -> Answer {
     Ok(json(StatusCode::OK, &call.context.host.control(|client| client.services()).await?))
+}
+
+/// `GET /keel/v1/containers`: those that should run.
+pub async fn containers(call: Call) -> Answer {
+    let engine = call.context.engine.clone();
+    Ok(json(StatusCode::OK, &blocking(move || Ok(engine.expected())).await?))
 }
 
 /// `GET /keel/v1/logs/{service}`
@@ -149,19 +157,27 @@ fn read_all(fds: Vec<OwnedFd>) -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-/// `POST /keel/v1/reboot`
+/// `POST /keel/v1/reboot`. Where the firmware can't be skipped, the restart goes through it.
 pub async fn reboot(call: Call) -> Answer {
-    shutdown(call, Shutdown::Reboot).await
+    let mut answer = Restart::default();
+    if call.query.flag_or("kexec", call.context.settings.update.kexec) {
+        match update::load_next(&call.context.host).await {
+            Ok(version) => answer.kexec = Some(version),
+            Err(failure) => answer.refused = Some(failure.message),
+        }
+    }
+    shutdown(&call, if answer.kexec.is_some() { Shutdown::Kexec } else { Shutdown::Reboot }).await?;
+    Ok(json(StatusCode::OK, &answer))
 }
 
 /// `POST /keel/v1/poweroff`
 pub async fn poweroff(call: Call) -> Answer {
-    shutdown(call, Shutdown::Poweroff).await
+    shutdown(&call, Shutdown::Poweroff).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
 }
 
-async fn shutdown(call: Call, how: Shutdown) -> Answer {
-    call.context.host.control(move |client| client.shutdown(how, "asked for over the API")).await?;
-    Ok(empty(StatusCode::NO_CONTENT))
+async fn shutdown(call: &Call, how: Shutdown) -> Result<(), Failure> {
+    call.context.host.control(move |client| client.shutdown(how, "asked for over the API")).await
 }
 
 #[cfg(test)]
@@ -177,6 +193,7 @@ mod tests {
             boot_id: String::new(),
             on_trial,
             watchdog_reset: false,
+            clock_behind: false,
             trial_deadline_ms: 0,
             stages: Vec::new(),
             shutting_down: None,

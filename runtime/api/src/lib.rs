@@ -7,26 +7,34 @@
 //! - [`addresses`], [`certificate`], [`tls`]: how the API is reached from afar
 //! - [`server`]: listeners and connections
 //! - [`router`]: which endpoint answers which request
+//! - [`roles`]: who may what; [`audit`]: who did what
 //! - [`call`], [`query`], [`respond`]: requests and answers
 //! - [`system`]: `/_ping`, `/version`, `/info`
-//! - [`images`], [`image_filters`], [`pull`], [`save`]: `/images/…`
+//! - [`images`], [`image_filters`], [`pull`], [`save`]: `/images/…`; [`commit`]: `/commit`; [`build`]: `/build`
+//! - [`disk_usage`] for `/system/df`
 //! - [`registry`], [`registry_auth`]: what goes to registries
-//! - [`containers`], [`wait`], [`logs`], [`attach`], [`archive`], [`stats`]: `/containers/…`
+//! - [`containers`], [`wait`], [`logs`], [`attach`], [`websocket`], [`archive`], [`stats`]: `/containers/…`
 //! - [`exec`]: `/exec/…`; [`hijack`], [`detach`]: connections that become streams
 //! - [`events`](mod@events), [`when`]: `/events`, times in requests
+//! - [`metrics`]: the host in figures
 //! - [`networks`] for `/networks/…`, [`volumes`] for `/volumes/…`
-//! - [`keel`], [`update`]: `/keel/v1/…`
+//! - [`keel`], [`update`] ([`spool`]), [`boots`]: `/keel/v1/…`
 #![forbid(unsafe_code)]
 
 pub mod addresses;
 pub mod archive;
 pub mod attach;
+pub mod audit;
+pub mod boots;
+pub mod build;
 pub mod call;
 pub mod certificate;
+pub mod commit;
 pub mod containers;
 pub mod context;
 pub mod daemon;
 pub mod detach;
+pub mod disk_usage;
 pub mod events;
 pub mod exec;
 pub mod hijack;
@@ -35,6 +43,7 @@ pub mod image_filters;
 pub mod images;
 pub mod keel;
 pub mod logs;
+pub mod metrics;
 pub mod networks;
 pub mod pull;
 pub mod query;
@@ -42,13 +51,16 @@ pub mod registry;
 pub mod registry_auth;
 pub mod release;
 pub mod respond;
+pub mod roles;
 pub mod router;
 pub mod save;
 pub mod server;
+pub mod spool;
 pub mod stats;
 pub mod system;
 pub mod tls;
 pub mod update;
 pub mod volumes;
 pub mod wait;
+pub mod websocket;
 pub mod when;

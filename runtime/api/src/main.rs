@@ -7,17 +7,21 @@ use std::process::ExitCode;
 use keel_runtime::daemon::{self, Options};
 
 const USAGE: &str = "\
-usage: keel-runtime [--standalone [--config FILE] [--network]] [--state FOLDER] [--socket PATH]
+usage: keel-runtime [--standalone [--config FILE] [--control PATH] [--network]] [--state FOLDER] [--socket PATH]
 
 The container engine and its HTTP API. On a host it is started by PID 1, without arguments.
 
   --standalone     without Keel's PID 1: default settings, no cgroups, no container networks (tests)
   --config FILE    standalone: settings from this machine config
+  --control PATH   standalone: the socket of the containers' parent, in PID 1's place
   --network        standalone: container networks, in the network namespace that this process is in
   --state FOLDER   where images, containers and keys are
   --socket PATH    the unix socket to listen on";
 
 fn main() -> ExitCode {
+    if keel_engine::reaper::is_wanted() {
+        keel_engine::reaper::main();
+    }
     // Before anything else: this is a process between clone and exec, with no threads and next to no time.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "oci-init") {
         keel_oci::init_main();
@@ -52,6 +56,7 @@ fn parse() -> Result<Option<Options>, lexopt::Error> {
             lexopt::Arg::Long("state") => options.state = absolute(&arguments.value()?)?,
             lexopt::Arg::Long("socket") => options.socket = arguments.value()?.into(),
             lexopt::Arg::Long("config") => options.config = Some(arguments.value()?.into()),
+            lexopt::Arg::Long("control") => options.control = Some(arguments.value()?.into()),
             lexopt::Arg::Long("network") => options.network = true,
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Ok(None),
             other => return Err(other.unexpected()),

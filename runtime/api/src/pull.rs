@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use keel_store::{Digest, Error, Import, Progress, Pull, Reference, Status, Store};
+use keel_store::{Digest, Error, ImageConfig, Import, Progress, Pull, Reference, Status, Store};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -31,6 +31,7 @@ async fn pull(call: Call) -> Answer {
     let reference = reference(name, call.query.text("tag"))?;
     let platform = call.query.text("platform").map(str::to_owned);
     let auth = registry_auth::read(call.head.headers())?;
+    let auth = auth.or_else(|| keel_engine::auth_of(&call.context.settings.registry.logins, &reference));
     streamed(call.context, move |store, progress| {
         let pull = Pull { auth: auth.as_ref(), platform: platform.as_deref() };
         store.pull(&reference, &pull, progress)?;
@@ -41,11 +42,10 @@ async fn pull(call: Call) -> Answer {
 
 async fn import(call: Call) -> Answer {
     let name = call.query.text("repo").map(|repository| reference(repository, call.query.text("tag"))).transpose()?;
-    let import = Import {
-        name,
-        message: call.query.text("message").unwrap_or_default().to_owned(),
-        changes: call.query.all("changes").map(str::to_owned).collect(),
-    };
+    let changes: Vec<String> = call.query.all("changes").map(str::to_owned).collect();
+    let mut config = ImageConfig::default();
+    keel_build::settings::apply_all(&mut config, &changes).map_err(Failure::bad_request)?;
+    let import = Import { name, message: call.query.text("message").unwrap_or_default().to_owned(), config };
     let mut body = BodyReader::new(call.body);
     streamed(call.context, move |store, _| {
         let id = store.import(&mut body, &import)?;
@@ -129,7 +129,8 @@ fn send(producer: &Producer, line: &Value) {
     let _ = producer.blocking_send(Bytes::from(format!("{line}\r\n")));
 }
 
-fn progress_line(step: &Progress) -> Value {
+/// How a client is told of progress.
+pub fn progress_line(step: &Progress) -> Value {
     let mut line = match &step.status {
         Status::Loaded(_) => json!({ "stream": format!("{}\n", step.status.text()) }),
         status => json!({ "status": status.text() }),

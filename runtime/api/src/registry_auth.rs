@@ -1,14 +1,20 @@
 //! Credentials for registries, as clients send them with each request: the `X-Registry-Auth` header.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use hyper::HeaderMap;
 use keel_store::Auth;
+use keel_store::reference::DEFAULT_REGISTRY;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::respond::Failure;
 
 /// Longest header that is read.
-const MAX_BYTES: usize = 16 << 10;
+const MAX_BYTES: usize = 32 << 10;
+/// Docker's name for its own registry in credentials.
+const DOCKER_INDEX: &str = "index.docker.io";
 
 /// Credentials as a client writes them, also in the body of `POST /auth`.
 #[derive(Default, Deserialize)]
@@ -40,8 +46,29 @@ pub fn read(headers: &HeaderMap) -> Result<Option<Auth>, Failure> {
     headers.get("x-registry-auth").map_or(Ok(None), |value| decode(value.as_bytes()))
 }
 
+/// Reads `X-Registry-Config`, credentials by registry (Docker Engine API, "Build an image").
+pub fn read_all(headers: &HeaderMap) -> Result<HashMap<String, Auth>, Failure> {
+    let Some(value) = headers.get("x-registry-config") else { return Ok(HashMap::new()) };
+    let all: Option<HashMap<String, Credentials>> = parse("X-Registry-Config", value.as_bytes())?;
+    let named = all.unwrap_or_default().into_iter();
+    Ok(named.filter_map(|(server, credentials)| Some((registry(&server), credentials.auth()?))).collect())
+}
+
+/// A registry as images' names have it: `https://index.docker.io/v1/` is Docker's.
+fn registry(server: &str) -> String {
+    let host = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or(host);
+    if host == DOCKER_INDEX { DEFAULT_REGISTRY.into() } else { host.to_owned() }
+}
+
 fn decode(header: &[u8]) -> Result<Option<Auth>, Failure> {
-    let bad = || Failure::bad_request("X-Registry-Auth can't be read: want base64url of a JSON document");
+    let credentials: Option<Credentials> = parse("X-Registry-Auth", header)?;
+    Ok(credentials.and_then(Credentials::auth))
+}
+
+/// base64url of a JSON document; `None`: nothing.
+fn parse<T: DeserializeOwned>(name: &str, header: &[u8]) -> Result<Option<T>, Failure> {
+    let bad = || Failure::bad_request(format!("{name} can't be read: want base64url of a JSON document"));
     if header.len() > MAX_BYTES {
         return Err(bad());
     }
@@ -59,8 +86,7 @@ fn decode(header: &[u8]) -> Result<Option<Auth>, Failure> {
     if json.is_empty() {
         return Ok(None);
     }
-    let credentials: Credentials = serde_json::from_slice(&json).map_err(|_| bad())?;
-    Ok(credentials.auth())
+    serde_json::from_slice(&json).map_err(|_| bad())
 }
 
 #[cfg(test)]
@@ -84,5 +110,19 @@ mod tests {
         let engine = base64::engine::general_purpose::STANDARD;
         let identity = engine.encode(r#"{"username":"<token>","identitytoken":"t"}"#);
         assert!(matches!(decode(identity.as_bytes()).unwrap(), Some(Auth::Identity(token)) if token == "t"));
+    }
+
+    #[test]
+    fn a_build_gets_the_credentials_of_each_registry() {
+        let engine = base64::engine::general_purpose::STANDARD;
+        let json = r#"{"https://index.docker.io/v1/":{"username":"a","password":"b"},"r.example:5000":{"registrytoken":"t"},"x":{}}"#;
+        let headers = HeaderMap::from_iter([(
+            hyper::header::HeaderName::from_static("x-registry-config"),
+            engine.encode(json).parse().unwrap(),
+        )]);
+        let all = read_all(&headers).unwrap();
+        assert!(matches!(&all["docker.io"], Auth::Basic { user, .. } if user == "a"));
+        assert!(matches!(&all["r.example:5000"], Auth::Bearer(token) if token == "t"));
+        assert_eq!(all.len(), 2);
     }
 }

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, SERVER};
@@ -14,9 +15,10 @@ use crate::call::{Call, read_body};
 use crate::context::Context;
 use crate::query::{Query, decode};
 use crate::respond::{Body, Failure};
+use crate::roles::{self, Caller, Need};
 use crate::{
-    archive, attach, containers, events, exec, images, keel, logs, networks, pull, registry, save, stats, system,
-    update, volumes, wait,
+    archive, attach, audit, boots, build, commit, containers, disk_usage, events, exec, images, keel, logs, metrics,
+    networks, pull, registry, save, stats, system, update, volumes, wait, websocket,
 };
 
 /// Minor version of the newest Docker Engine API that is served, 1.47.
@@ -33,109 +35,135 @@ type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 struct Route {
     /// It is there to refuse.
     refuses: bool,
+    /// What it needs of its caller.
+    need: Need,
     method: &'static str,
     pattern: &'static str,
     endpoint: fn(Call) -> Answering,
 }
 
-/// A row of the table; each endpoint is an `async fn(Call) -> Answer`.
+/// Words of the table's third column.
+mod need {
+    #![allow(non_upper_case_globals, reason = "they are words of a table")]
+    use crate::roles::Need;
+
+    pub const read: Need = Need::Read;
+    pub const run: Need = Need::Run;
+    pub const inside: Need = Need::Inside;
+    pub const admin: Need = Need::Admin;
+}
+
+/// A row of the table: method, pattern, what it needs of its caller, and the endpoint, an `async fn(Call) -> Answer`.
 macro_rules! routes {
-    ($($method:literal $pattern:literal => $endpoint:path;)*) => {
+    ($($method:literal $pattern:literal $need:ident => $endpoint:path;)*) => {
         &[$(Route {
+            need: need::$need,
             refuses: matches!(stringify!($endpoint).as_bytes(), b"absent" | b"unsupported"),
             method: $method, pattern: $pattern, endpoint: |call| Box::pin($endpoint(call)) },)*]
     };
 }
 
 static ROUTES: &[Route] = routes! {
-    "GET" "/_ping" => system::ping;
-    "HEAD" "/_ping" => system::ping;
-    "GET" "/version" => system::version;
-    "GET" "/info" => system::info;
-    "GET" "/events" => events::events;
-    "POST" "/auth" => registry::login;
+    "GET" "/_ping" read => system::ping;
+    "HEAD" "/_ping" read => system::ping;
+    "GET" "/version" read => system::version;
+    "GET" "/info" read => system::info;
+    "GET" "/events" read => events::events;
+    "GET" "/system/df" read => disk_usage::disk_usage;
+    "POST" "/commit" run => commit::commit;
+    "POST" "/build" run => build::build;
+    "POST" "/build/prune" run => build::prune;
+    "POST" "/auth" run => registry::login;
 
-    "GET" "/containers/json" => containers::list;
-    "POST" "/containers/create" => containers::create;
-    "POST" "/containers/prune" => containers::prune;
-    "GET" "/containers/{}/json" => containers::inspect;
-    "POST" "/containers/{}/start" => containers::start;
-    "POST" "/containers/{}/stop" => containers::stop;
-    "POST" "/containers/{}/kill" => containers::kill;
-    "POST" "/containers/{}/restart" => containers::restart;
-    "POST" "/containers/{}/rename" => containers::rename;
-    "POST" "/containers/{}/resize" => containers::resize;
-    "POST" "/containers/{}/wait" => wait::wait;
-    "POST" "/containers/{}/attach" => attach::attach;
-    "POST" "/containers/{}/pause" => containers::pause;
-    "POST" "/containers/{}/unpause" => containers::unpause;
-    "POST" "/containers/{}/update" => containers::update;
-    "GET" "/containers/{}/top" => containers::top;
-    "GET" "/containers/{}/stats" => stats::stats;
-    "GET" "/containers/{}/changes" => containers::changes;
-    "GET" "/containers/{}/export" => archive::export;
-    "HEAD" "/containers/{}/archive" => archive::stat;
-    "GET" "/containers/{}/archive" => archive::get;
-    "PUT" "/containers/{}/archive" => archive::put;
-    "POST" "/containers/{}/exec" => exec::create;
-    "POST" "/exec/{}/start" => exec::start;
-    "POST" "/exec/{}/resize" => exec::resize;
-    "GET" "/exec/{}/json" => exec::inspect;
-    "GET" "/containers/{}/logs" => logs::logs;
-    "DELETE" "/containers/{}" => containers::remove;
+    "GET" "/containers/json" read => containers::list;
+    "POST" "/containers/create" run => containers::create;
+    "POST" "/containers/prune" run => containers::prune;
+    "GET" "/containers/{}/json" read => containers::inspect;
+    "POST" "/containers/{}/start" run => containers::start;
+    "POST" "/containers/{}/stop" run => containers::stop;
+    "POST" "/containers/{}/kill" run => containers::kill;
+    "POST" "/containers/{}/restart" run => containers::restart;
+    "POST" "/containers/{}/rename" run => containers::rename;
+    "POST" "/containers/{}/resize" run => containers::resize;
+    "POST" "/containers/{}/wait" read => wait::wait;
+    "POST" "/containers/{}/attach" inside => attach::attach;
+    "GET" "/containers/{}/attach/ws" inside => websocket::attach;
+    "POST" "/containers/{}/pause" run => containers::pause;
+    "POST" "/containers/{}/unpause" run => containers::unpause;
+    "POST" "/containers/{}/update" run => containers::update;
+    "GET" "/containers/{}/top" read => containers::top;
+    "GET" "/containers/{}/stats" read => stats::stats;
+    "GET" "/containers/{}/changes" read => containers::changes;
+    "GET" "/containers/{}/export" inside => archive::export;
+    "HEAD" "/containers/{}/archive" read => archive::stat;
+    "GET" "/containers/{}/archive" inside => archive::get;
+    "PUT" "/containers/{}/archive" inside => archive::put;
+    "POST" "/containers/{}/exec" inside => exec::create;
+    "POST" "/exec/{}/start" inside => exec::start;
+    "POST" "/exec/{}/resize" run => exec::resize;
+    "GET" "/exec/{}/json" read => exec::inspect;
+    "GET" "/containers/{}/logs" read => logs::logs;
+    "DELETE" "/containers/{}" run => containers::remove;
 
-    "GET" "/images/json" => images::list;
-    "POST" "/images/create" => pull::create;
-    "POST" "/images/load" => pull::load;
-    "GET" "/images/get" => save::several;
-    "POST" "/images/prune" => images::prune;
-    "GET" "/images/search" => registry::search;
-    "POST" "/images/{*}/push" => registry::push;
-    "GET" "/distribution/{*}/json" => registry::distribution;
-    "GET" "/images/{*}/get" => save::one;
-    "GET" "/images/{*}/json" => images::inspect;
-    "GET" "/images/{*}/history" => images::history;
-    "POST" "/images/{*}/tag" => images::tag;
-    "DELETE" "/images/{*}" => images::remove;
+    "GET" "/images/json" read => images::list;
+    "POST" "/images/create" run => pull::create;
+    "POST" "/images/load" run => pull::load;
+    "GET" "/images/get" run => save::several;
+    "POST" "/images/prune" run => images::prune;
+    "GET" "/images/search" read => registry::search;
+    "POST" "/images/{*}/push" run => registry::push;
+    "GET" "/distribution/{*}/json" read => registry::distribution;
+    "GET" "/images/{*}/get" run => save::one;
+    "GET" "/images/{*}/json" read => images::inspect;
+    "GET" "/images/{*}/history" read => images::history;
+    "POST" "/images/{*}/tag" run => images::tag;
+    "DELETE" "/images/{*}" run => images::remove;
 
-    "GET" "/volumes" => volumes::list;
-    "POST" "/volumes/create" => volumes::create;
-    "POST" "/volumes/prune" => volumes::prune;
-    "GET" "/volumes/{*}" => volumes::inspect;
-    "DELETE" "/volumes/{*}" => volumes::remove;
+    "GET" "/volumes" read => volumes::list;
+    "POST" "/volumes/create" run => volumes::create;
+    "POST" "/volumes/prune" run => volumes::prune;
+    "GET" "/volumes/{*}" read => volumes::inspect;
+    "DELETE" "/volumes/{*}" run => volumes::remove;
 
-    "GET" "/networks" => networks::list;
-    "POST" "/networks/create" => networks::create;
-    "POST" "/networks/prune" => networks::prune;
-    "GET" "/networks/{}" => networks::inspect;
-    "DELETE" "/networks/{}" => networks::remove;
-    "POST" "/networks/{}/connect" => networks::connect;
-    "POST" "/networks/{}/disconnect" => networks::disconnect;
+    "GET" "/networks" read => networks::list;
+    "POST" "/networks/create" run => networks::create;
+    "POST" "/networks/prune" run => networks::prune;
+    "GET" "/networks/{}" read => networks::inspect;
+    "DELETE" "/networks/{}" run => networks::remove;
+    "POST" "/networks/{}/connect" run => networks::connect;
+    "POST" "/networks/{}/disconnect" run => networks::disconnect;
 
     // `docker inspect NAME` asks one kind of object after the other and takes only a 404 for "not of this kind".
-    "GET" "/plugins/{*}" => absent;
-    "GET" "/services/{}" => absent;
-    "GET" "/tasks/{}" => absent;
-    "GET" "/nodes/{}" => absent;
-    "GET" "/secrets/{}" => absent;
-    "GET" "/configs/{}" => absent;
+    "GET" "/plugins/{*}" read => absent;
+    "GET" "/services/{}" read => absent;
+    "GET" "/tasks/{}" read => absent;
+    "GET" "/nodes/{}" read => absent;
+    "GET" "/secrets/{}" read => absent;
+    "GET" "/configs/{}" read => absent;
 
-    "GET" "/keel/v1/status" => keel::status;
-    "GET" "/keel/v1/services" => keel::services;
-    "GET" "/keel/v1/logs/{}" => keel::logs;
-    "POST" "/keel/v1/reboot" => keel::reboot;
-    "POST" "/keel/v1/poweroff" => keel::poweroff;
-    "GET" "/keel/v1/update" => update::status;
-    "POST" "/keel/v1/update/check" => update::check;
-    "POST" "/keel/v1/update/install" => update::install;
-    "POST" "/keel/v1/update/rollback" => update::rollback;
+    "GET" "/keel/v1/status" read => keel::status;
+    "GET" "/keel/v1/services" read => keel::services;
+    "GET" "/keel/v1/containers" read => keel::containers;
+    "GET" "/keel/v1/metrics" read => metrics::metrics;
+    "GET" "/keel/v1/logs/{}" read => keel::logs;
+    "POST" "/keel/v1/reboot" admin => keel::reboot;
+    "POST" "/keel/v1/poweroff" admin => keel::poweroff;
+    "GET" "/keel/v1/boots" read => boots::list;
+    "GET" "/keel/v1/boots/{}/log" read => boots::log;
+    "GET" "/keel/v1/update" read => update::status;
+    "POST" "/keel/v1/update/check" admin => update::check;
+    "POST" "/keel/v1/update/plan" admin => update::plan;
+    "POST" "/keel/v1/update/install" admin => update::install;
+    "POST" "/keel/v1/update/bundle" admin => update::bundle;
+    "POST" "/keel/v1/update/rollback" admin => update::rollback;
+    "POST" "/keel/v1/update/pause" admin => update::pause;
+    "POST" "/keel/v1/update/resume" admin => update::resume;
 };
 
 /// First segments of Docker endpoints that aren't served yet.
 const UNSUPPORTED: &[&str] = &[
     "auth",
     "build",
-    "commit",
     "configs",
     "containers",
     "distribution",
@@ -155,9 +183,13 @@ const UNSUPPORTED: &[&str] = &[
 ];
 
 /// Answers any request; failures become answers, too.
-pub async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub async fn answer(
+    context: Arc<Context>,
+    caller: Arc<Caller>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let head = request.method() == Method::HEAD;
-    let mut response = match dispatch(context, request).await {
+    let mut response = match dispatch(context, caller, request).await {
         Ok(response) => response,
         Err(failure) => {
             if failure.status.is_server_error() && failure.status != StatusCode::NOT_IMPLEMENTED {
@@ -177,19 +209,50 @@ pub async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Result
     Ok(response)
 }
 
-async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Answer {
+async fn dispatch(context: Arc<Context>, caller: Arc<Caller>, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let head = Request::from_parts(parts, ());
-    match route(&head) {
-        Ok((route, name, query, api_minor)) => {
-            (route.endpoint)(Call { context, head, body, name, query, api_minor }).await
-        }
+    let found = route(&head);
+    let (route, name, query, api_minor) = match found {
+        Ok(found) => found,
         Err(failure) => {
             // A client that is still sending when the connection closes never sees why.
             let _ = read_body(body).await;
+            return Err(failure);
+        }
+    };
+    let begun = Instant::now();
+    let method = head.method().clone();
+    let object = match query.text("name").or(query.text("fromImage")) {
+        Some(object) if name.is_empty() => object.to_owned(),
+        _ => name.clone(),
+    };
+    let audited = route.need != Need::Read || context.settings.api.audit_reads;
+    let answer = match allow(&context, &caller, route, &method, &name).await {
+        Ok(()) => {
+            let caller = Arc::clone(&caller);
+            (route.endpoint)(Call { context, caller, head, body, name, query, api_minor }).await
+        }
+        Err(failure) => {
+            let _ = read_body(body).await;
             Err(failure)
         }
+    };
+    let status = answer.as_ref().map_or_else(|failure| failure.status, Response::status);
+    if audited || status == StatusCode::FORBIDDEN {
+        let (method, route) = (method.as_str(), route.pattern);
+        audit::log(&audit::Entry { caller: &caller, method, route, object: &object, status, took: begun.elapsed() });
     }
+    answer
+}
+
+/// Refuses a caller who may not.
+async fn allow(context: &Context, caller: &Caller, route: &Route, method: &Method, name: &str) -> Result<(), Failure> {
+    caller.require(route.need.role(), &format!("{method} {}", route.pattern))?;
+    if route.need == Need::Inside {
+        roles::require_inside(caller, &context.engine, route.pattern, name).await?;
+    }
+    Ok(())
 }
 
 fn route(head: &Request<()>) -> Result<(&'static Route, String, Query, u32), Failure> {
@@ -254,7 +317,8 @@ fn split_version(path: &str) -> Result<(u32, &str), Failure> {
         None => Ok((MAX_API_MINOR, path)),
         Some((1, minor @ MIN_API_MINOR..=MAX_API_MINOR, rest)) => Ok((minor, rest)),
         Some((major, minor, _)) if (major, minor) < (1, MIN_API_MINOR) => Err(Failure::bad_request(format!(
-            "client version {major}.{minor} is too old. Minimum supported API version is 1.{MIN_API_MINOR}"
+            "client version {major}.{minor} is too old. Minimum supported API version is 1.{MIN_API_MINOR}, \
+             please upgrade your client to a newer version"
         ))),
         Some((major, minor, _)) => Err(Failure::bad_request(format!(
             "client version {major}.{minor} is too new. Maximum supported API version is 1.{MAX_API_MINOR}"
@@ -291,7 +355,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_says_whose_fault_it_is() {
-        assert_eq!(pattern("POST", "/build"), Err(StatusCode::NOT_IMPLEMENTED));
+        assert_eq!(pattern("POST", "/session"), Err(StatusCode::NOT_IMPLEMENTED));
         assert_eq!(pattern("GET", "/nonsense"), Err(StatusCode::NOT_FOUND));
         assert_eq!(pattern("PUT", "/keel/v1/status"), Err(StatusCode::METHOD_NOT_ALLOWED));
         assert_eq!(pattern("GET", "/volumes/x"), Ok(("/volumes/{*}", "x".into())));
@@ -304,6 +368,22 @@ mod tests {
         assert_eq!(split_version("/version").unwrap(), (MAX_API_MINOR, "/version"));
         for path in ["/v1.23/info", "/v1.48/info", "/v2.0/info", "/v0.1/info"] {
             assert!(split_version(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_needs_more_than_to_read_and_the_host_is_for_administrators() {
+        let reads = ["/containers/{}/wait"];
+        for route in ROUTES {
+            let changes = !matches!(route.method, "GET" | "HEAD") && !reads.contains(&route.pattern);
+            assert!(!changes || route.need != Need::Read, "{} {}", route.method, route.pattern);
+            let of_host = changes && route.pattern.starts_with("/keel/");
+            assert_eq!(route.need == Need::Admin, of_host, "{} {}", route.method, route.pattern);
+            let into = ["/attach", "/attach/ws", "/exec", "/export", "/archive"]
+                .iter()
+                .any(|end| route.pattern.ends_with(end));
+            let into = (into || route.pattern == "/exec/{}/start") && route.method != "HEAD";
+            assert_eq!(route.need == Need::Inside, into, "{} {}", route.method, route.pattern);
         }
     }
 

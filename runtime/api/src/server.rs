@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::context::Context;
+use crate::roles::Caller;
 use crate::router;
 
 /// Most connections from afar; those beyond wait in the kernel's backlog.
@@ -80,7 +81,7 @@ pub async fn serve_unix(listener: UnixListener, context: Arc<Context>, mut endin
             Ok((stream, _)) => {
                 let (context, ending) = (Arc::clone(&context), ending.clone());
                 tokio::spawn(async move {
-                    connection(stream, context, ending).await;
+                    connection(stream, context, Caller::local(), ending).await;
                     drop(slot);
                 });
             }
@@ -111,7 +112,13 @@ pub async fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, context
         let (acceptor, context, ending) = (acceptor.clone(), Arc::clone(&context), ending.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => connection(stream, context, ending).await,
+                Ok(Ok(stream)) => {
+                    // TLS let nobody in without one.
+                    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    let der: &[u8] = certificate.map(|certificate| certificate.as_ref()).unwrap_or_default();
+                    let caller = Caller::with_certificate(der, peer, &context.settings.api);
+                    connection(stream, context, caller, ending).await;
+                }
                 Ok(Err(error)) => log::info!("refused a TLS client from {peer}: {error}"),
                 Err(_) => log::info!("TLS client from {peer} took too long over its handshake"),
             }
@@ -128,9 +135,11 @@ async fn pause_after(error: &io::Error) {
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     context: Arc<Context>,
+    caller: Caller,
     mut ending: Ending,
 ) {
-    let service = service_fn(move |request| router::answer(Arc::clone(&context), request));
+    let caller = Arc::new(caller);
+    let service = service_fn(move |request| router::answer(Arc::clone(&context), Arc::clone(&caller), request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

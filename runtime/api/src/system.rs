@@ -104,7 +104,7 @@ fn of_registries(context: &Context) -> Value {
 fn fixed() -> Value {
     json!({
         "Driver": "overlay", "DriverStatus": [["Layers", "idmapped overlay"]],
-        "Plugins": { "Volume": [], "Network": ["bridge", "host", "none"], "Authorization": [], "Log": ["json-file"] },
+        "Plugins": { "Volume": [], "Network": ["bridge", "host", "none"], "Authorization": [], "Log": ["json-file", "local", "none"] },
         "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true,
         "CPUSet": true, "PidsLimit": true, "OomKillDisable": false, "IPv4Forwarding": true, "Debug": false,
         "LoggingDriver": "json-file", "CgroupDriver": "cgroupfs", "CgroupVersion": "2",

@@ -2,6 +2,7 @@
 
 use bollard_stubs::models::VolumeCreateRequest;
 use hyper::StatusCode;
+use keel_spec::config::Role;
 use serde_json::json;
 
 use crate::call::{Call, blocking, read_json};
@@ -22,6 +23,10 @@ pub async fn list(call: Call) -> Answer {
 pub async fn create(call: Call) -> Answer {
     let engine = call.context.engine.clone();
     let asked: VolumeCreateRequest = read_json(call.body).await?;
+    // Such a volume may be any folder of the host.
+    if asked.driver_opts.as_ref().is_some_and(|options| options.contains_key("device")) {
+        call.caller.require(Role::Admin, "making a volume with a device")?;
+    }
     let created = blocking(move || Ok(engine.volume_create(asked)?)).await?;
     Ok(json(StatusCode::CREATED, &created))
 }

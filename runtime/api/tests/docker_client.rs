@@ -44,6 +44,6 @@ fn a_containers_life_as_the_client_sees_it() {
     daemon.ok(&["rm", "one"]);
     daemon.ok(&["rmi", "box:1"]);
     assert_eq!(daemon.ok(&["images", "-q"]), "");
-    let refused = daemon.docker(&["commit", "one"], b"");
+    let refused = daemon.docker(&["swarm", "leave"], b"");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("does not serve"), "{refused:?}");
 }

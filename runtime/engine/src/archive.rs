@@ -16,7 +16,6 @@ use crate::container::Container;
 use crate::create::{from_store, image_id};
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
-use crate::id;
 use crate::inside::changes::{self, Change};
 use crate::inside::creator::as_creator;
 use crate::inside::pack::Packer;
@@ -26,7 +25,6 @@ use crate::inside::unpack::{UnpackError, UnpackOptions, unpack};
 use crate::plan::mounts;
 use crate::plan::spec::IDS;
 use crate::plan::users;
-use crate::remove::{REMOVED, remove_all};
 
 /// One change of a container's files, in the words of Docker's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +92,7 @@ impl Engine {
                 Ok(owner) => owner,
                 Err(error) => return Ok(Err(error)),
             };
-            let options = UnpackOptions { keep_kinds, owner };
+            let options = UnpackOptions { keep_kinds, owner, ..UnpackOptions::default() };
             as_creator(root.base(), || unpack(root, Path::new(path), input, options)).map(Ok)
         });
         let unpacked = result?.map_err(|error| path_error(&container, path, error))??;
@@ -140,7 +138,7 @@ impl Engine {
     /// Writes what a container has changed as a layer.
     pub fn write_layer(&self, wanted: &str, out: &mut dyn Write) -> Result<(), Error> {
         let container = self.find(wanted)?;
-        self.with_changes(&container, |upper, found| changes::layer(upper, &found, out))
+        self.with_changes(&container, |view, found| changes::layer(view, &found, out))
     }
 
     /// Bytes of what a container has changed.
@@ -149,7 +147,8 @@ impl Engine {
         changes::size_bytes(&upper).doing(|| format!("measuring container {}", container.id))
     }
 
-    fn upper(&self, container: &Container) -> Result<Option<Root>, Error> {
+    /// What a container has changed, as overlayfs keeps it; `None`: it was never started.
+    pub(crate) fn upper(&self, container: &Container) -> Result<Option<Root>, Error> {
         let path = container.folder.join("rootfs/upper");
         match open_folder(&path) {
             Ok(fd) => Ok(Some(Root::new(fd, container.config().uid_base.unwrap_or(0)))),
@@ -166,19 +165,15 @@ impl Engine {
     ) -> Result<T, Error> {
         let Some(upper) = self.upper(container)? else { return Ok(T::default()) };
         let config = container.config();
-        // Under a name that recovery clears away, should this program end meanwhile.
-        let scratch = self.containers_folder().join(format!("{REMOVED}view-{}", id::random()?));
+        let (image, base) = (image_id(&config)?, config.uid_base.unwrap_or(0));
         let mapping = config.uid_base.map(|host_base| IdMap { host_base, count: IDS });
-        let lower = self.store.mount(&image_id(&config)?, &scratch, mapping).map_err(from_store);
-        let result = lower.and_then(|lower| {
-            let lower = Root::new(lower, config.uid_base.unwrap_or(0));
-            let found = changes::changes(&upper, &lower).and_then(|found| work(&upper, found));
-            found.doing(|| format!("reading what container {} has changed", container.id))
-        });
-        if let Err(error) = remove_all(&scratch) {
-            ::log::warn!("{}: it stays until the next start: {error}", scratch.display());
-        }
-        result
+        let folder = container.folder.join("rootfs");
+        let view = |changed| -> Result<Root, Error> {
+            Ok(Root::new(self.store.view(&image, changed, mapping).map_err(from_store)?, base))
+        };
+        let (lower, view) = (view(None)?, view(Some(folder.as_path()))?);
+        let found = changes::changes(&upper, &lower, &view, true).and_then(|found| work(&view, found));
+        found.doing(|| format!("reading what container {} has changed", container.id))
     }
 
     /// Calls `work` with a root in which `path` lies, and the path there.
@@ -234,13 +229,14 @@ pub(crate) fn running_root(container: &Container) -> Result<OwnedFd, Error> {
     }
 }
 
-fn open_folder(path: &Path) -> std::io::Result<OwnedFd> {
+/// Opens a folder of the host.
+pub(crate) fn open_folder(path: &Path) -> std::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
-/// The container's own user and group, from its own files.
-fn find_owner(root: &Root, user: &str) -> Result<Option<(u32, u32)>, Error> {
+/// The user and group that a name such as `app:staff` or a number stands for in a root's own files.
+pub fn find_owner(root: &Root, user: &str) -> Result<Option<(u32, u32)>, Error> {
     let read = |path: &str| crate::start::read_inside(root, path);
     let found = users::find(user, &[], &read("etc/passwd")?, &read("etc/group")?)?;
     Ok(Some((found.user.uid, found.user.gid)))

@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Doing, Error};
 use crate::log::reader::{Cursor, From, Want};
 use crate::output::{AttachOptions, Attachment, LogOptions, LogReader, StdinWriter};
+use crate::plan::logging::logging;
 
 impl Engine {
     /// Whether a container has a terminal, so that its output is one stream without frames.
@@ -20,6 +21,9 @@ impl Engine {
         let container = self.find(wanted)?;
         if !options.stdout && !options.stderr {
             return Err(Error::BadParameter("you must choose at least one stream".into()));
+        }
+        if logging(&container.config().body).is_ok_and(|logging| logging.driver == "none") {
+            return Err(Error::Unsupported("configured logging driver does not support reading".into()));
         }
         let (run, begun) = container.log.run();
         let want = Want {

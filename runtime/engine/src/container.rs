@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cancel::Bells;
 use crate::disk::{Config, Phase, State, save};
-use crate::error::{Doing, Error};
+use crate::error::Error;
 use crate::health::Health;
 use crate::log::writer::Log;
 use crate::parent::InitLink;
+use crate::plan::logging::logging;
 use crate::restart::Backoff;
 use crate::stdin::Stdin;
 
@@ -58,7 +59,9 @@ impl Container {
     /// From what is on disk; its folder exists.
     pub fn open(folder: &Path, config: Config, state: State, link: &Arc<dyn InitLink>) -> Result<Arc<Self>, Error> {
         let id = config.id.clone();
-        let log = Log::open(folder).doing(|| format!("opening the log of container {id}"))?;
+        // What was accepted once is served, whatever this release thinks of it.
+        let keep = logging(&config.body).map(|logging| logging.keep).unwrap_or_default();
+        let log = Log::new(folder, keep);
         let (link, stored) = (link.clone(), stdin_name(&id));
         let forget_pipe = move || {
             if let Err(error) = link.drop_fds(&stored) {

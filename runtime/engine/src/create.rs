@@ -34,13 +34,17 @@ impl Engine {
         let name = name.filter(|name| !name.is_empty()).map(id::check_name).transpose()?;
         refuse::check(&body)?;
         let wanted = body.image.clone().filter(|image| !image.is_empty());
-        let wanted = wanted.ok_or_else(|| Error::BadParameter("Config cannot be empty: no image is named".into()))?;
+        let wanted = wanted.ok_or_else(|| {
+            Error::BadParameter("config cannot be empty in order to create a container: no image is named".into())
+        })?;
         let image = self.store.image_to_run(&wanted).map_err(from_store)?;
         let mut warnings = Vec::new();
         merge::merge(&mut body, &image.config);
         networks::complete(&mut body)?;
         health::merge(&mut body, image.config.healthcheck.as_ref());
         name_anonymous_volumes(&mut body)?;
+        self.lend_mounts(&mut body)?;
+        let shared_base = self.shared_base(&body)?;
         let id = id::random()?;
         let config = Config {
             id: id.clone(),
@@ -48,7 +52,7 @@ impl Engine {
             created_unix_ns: clock::unix_ns(),
             image_id: image.id.to_string(),
             body,
-            uid_base: None,
+            uid_base: shared_base,
         };
         self.validate(&config)?;
         let shares = security::shared_with_host(&config.body)?;
@@ -96,7 +100,7 @@ impl Engine {
             },
             None => id::random_name(&config.id, |name| taken(name).is_none()),
         };
-        if security::security(&config.body)?.own_users {
+        if config.uid_base.is_none() && security::security(&config.body)?.own_users {
             let used: HashSet<u32> = table.values().filter_map(|container| container.config().uid_base).collect();
             config.uid_base = Some(free_base(&used)?);
         }

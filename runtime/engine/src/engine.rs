@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
+use bollard_stubs::models::ContainerCreateBody;
 use keel_spec::config::Settings;
 use keel_spec::paths;
 use keel_store::{ImageId, Store};
@@ -21,7 +22,7 @@ use crate::network::Network;
 use crate::parent::{InitLink, Local, Pid1};
 use crate::schedule::Schedule;
 use crate::stdio::Stdio;
-use crate::{Cancel, recover, watch};
+use crate::{Cancel, declared, recover, watch};
 
 /// What may differ between a host and a workstation.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Options {
     pub control: Option<PathBuf>,
     /// The program that sets containers up from inside; `None`: this one (see `keel_oci::Create::init`).
     pub oci_init: Option<PathBuf>,
+    /// Whether [`Engine::declare`] will be called: what it starts after a boot isn't started by its restart policy.
+    pub declares: bool,
 }
 
 impl Default for Options {
@@ -44,6 +47,7 @@ impl Default for Options {
             network: true,
             control: Some(paths::CONTROL_SOCKET.into()),
             oci_init: None,
+            declares: false,
         }
     }
 }
@@ -75,6 +79,7 @@ pub struct Engine {
     pub(crate) schedule: Schedule,
     pub(crate) events: Arc<Events>,
     pub(crate) execs: Execs,
+    pub(crate) declared_open: declared::Open,
     pub(crate) shutting_down: AtomicBool,
     /// Rung when a shutdown is complete.
     pub(crate) down: (Mutex<bool>, Bells),
@@ -128,6 +133,7 @@ impl Engine {
             schedule: Schedule::default(),
             events: Arc::default(),
             execs: Execs::default(),
+            declared_open: declared::Open::default(),
             shutting_down: AtomicBool::new(false),
             down: (Mutex::new(false), Bells::default()),
             table: Mutex::default(),
@@ -152,6 +158,11 @@ impl Engine {
     /// The full ID of the container that `wanted` names: an ID, a name, or the beginning of an ID.
     pub fn resolve(&self, wanted: &str) -> Result<String, Error> {
         Ok(self.find(wanted)?.id.clone())
+    }
+
+    /// What was asked for when a container was made, with the image's settings filled in.
+    pub fn request(&self, wanted: &str) -> Result<ContainerCreateBody, Error> {
+        Ok(self.find(wanted)?.config().body.clone())
     }
 
     /// How many containers there are.

@@ -10,6 +10,7 @@ use crate::disk::{Phase, State};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::health::Health;
+use crate::plan::security;
 use crate::show;
 
 impl Engine {
@@ -40,7 +41,7 @@ impl Engine {
             platform: Some("linux".into()),
             mount_label: Some(String::new()),
             process_label: Some(String::new()),
-            app_armor_profile: Some(String::new()),
+            app_armor_profile: Some(security::security(&config.body).ok().and_then(|s| s.apparmor).unwrap_or_default()),
             exec_ids: self.running_execs(&config.id),
             host_config: Some(host_config(&config.body, show::network_name(&config))),
             graph_driver: Some(DriverData { name: "overlay".into(), data: Default::default() }),
@@ -87,7 +88,9 @@ fn container_state(state: &State) -> ContainerState {
 fn host_config(body: &ContainerCreateBody, network: &str) -> HostConfig {
     let mut host = body.host_config.clone().unwrap_or_default();
     host.network_mode = Some(network.into());
-    host.log_config = Some(HostConfigLogConfig { typ: Some("json-file".into()), config: Some(Default::default()) });
+    let logging = host.log_config.get_or_insert_with(HostConfigLogConfig::default);
+    logging.typ = logging.typ.take().filter(|name| !name.is_empty()).or_else(|| Some("json-file".into()));
+    logging.config.get_or_insert_default();
     host.restart_policy
         .get_or_insert(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: Some(0) });
     host.runtime = Some("keel".into());

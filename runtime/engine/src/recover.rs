@@ -24,6 +24,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::clock;
 use crate::container::{Container, stdin_name};
+use crate::declared::drive::is_declared;
 use crate::disk::{Config, Phase, State, load};
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
@@ -192,7 +193,9 @@ fn start_at_boot(engine: &Arc<Engine>, container: &Arc<Container>, user_stopped:
     let config = container.config();
     let asked = config.body.host_config.as_ref().and_then(|host| host.restart_policy.as_ref());
     let policy = Policy::new(asked).unwrap_or(Policy::No);
-    if restart::at_boot(policy, user_stopped) {
+    // What is declared starts when what it depends on is there.
+    let later = engine.options.declares && is_declared(container);
+    if restart::at_boot(policy, user_stopped) && !later {
         container.note(|state| state.phase = Phase::Restarting);
         engine.schedule.add(Instant::now(), Job::Start(container.id.clone()));
     }

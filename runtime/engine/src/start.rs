@@ -27,7 +27,7 @@ use crate::files;
 use crate::inside::root::Root;
 use crate::output::Stream;
 use crate::plan::spec::{self, IDS, Surroundings};
-use crate::plan::{devices, users};
+use crate::plan::{blkio, devices, users};
 use crate::restart::{self, Ended, Next, Policy};
 use crate::schedule::Job;
 use crate::terminal;
@@ -150,6 +150,8 @@ impl Engine {
         let around = Surroundings { folder: &container.folder, volumes: &volumes, hostname: &hostname, found: &found };
         let mut spec = self.spec(&config, &around)?;
         self.share_network(&config, &mut spec)?;
+        self.share_namespaces(&config, &mut spec)?;
+        self.add_init(&config, &mut spec)?;
         sources.apply(&mut spec);
         spec.process.console_size = console_size(&config);
         let (ours, theirs) = pipes(&config).doing(|| "making pipes")?;
@@ -240,6 +242,10 @@ impl Engine {
             spec.linux.devices.push(node);
             spec.linux.resources.get_or_insert_default().devices.push(rule);
         }
+        if let Some(host) = &config.body.host_config {
+            let resources = spec.linux.resources.get_or_insert_default();
+            resources.block_io = blkio::find(host, resources.block_io.take())?;
+        }
         Ok(spec)
     }
 
@@ -262,6 +268,7 @@ impl Engine {
         }
         self.stdio.drain(id);
         container.stdin.reset();
+        self.clear_shared_memory(container);
         if let Some(net) = self.network.opened() {
             report("taking it off the network", net.detach(id).doing(|| "detaching it"));
         }

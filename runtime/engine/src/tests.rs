@@ -63,7 +63,7 @@ struct Bench {
 }
 
 fn options() -> Options {
-    Options { cgroups: None, network: false, control: None, oci_init: Some(oci_program()) }
+    Options { cgroups: None, network: false, control: None, oci_init: Some(oci_program()), declares: false }
 }
 
 fn bench() -> Bench {
@@ -180,4 +180,25 @@ fn an_exit_that_nobody_saw_and_half_made_ones_are_recorded() {
     let exit = Exit { code: 9, at_unix_ms: 1 };
     bench.engine.exited(&Adopted { id: id.clone(), pid: 7, exit: Some(exit) });
     assert_eq!(bench.engine.inspect(&id, false).unwrap().state.unwrap().exit_code, Some(255));
+}
+
+#[test]
+fn a_list_of_many_that_do_not_run_reads_no_file() {
+    let mut bench = bench();
+    for _ in 0..50 {
+        bench.create("true", "");
+    }
+    bench.reopen();
+    let logs = || std::fs::read_dir(bench.folder.path().join("containers")).unwrap();
+    assert!(logs().all(|entry| !entry.unwrap().path().join("log.0").exists()), "a log of what never ran is made");
+    // What is nowhere on disk can only come from memory.
+    std::fs::rename(bench.folder.path().join("containers"), bench.folder.path().join("away")).unwrap();
+    let want = crate::ListWant { all: true, ..Default::default() };
+    assert_eq!(bench.engine.list(&want).unwrap().len(), 50);
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let folder = bench.folder.path().to_string_lossy().into_owned();
+    let held = open.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains(&folder)));
+    let held = held.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains("/away/")));
+    assert_eq!(held.count(), 0, "descriptors of containers that don't run");
+    std::fs::rename(bench.folder.path().join("away"), bench.folder.path().join("containers")).unwrap();
 }

@@ -5,15 +5,18 @@ use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use bollard_stubs::models::{Volume as Shown, VolumeCreateRequest, VolumeScopeEnum};
+use bollard_stubs::models::{Volume as Shown, VolumeCreateRequest, VolumeScopeEnum, VolumeUsageData};
 use keel_volumes::{ANONYMOUS, Owners, Spec, Volume};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
+use crate::archive::open_folder;
 use crate::clock;
 use crate::disk::Config;
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
 use crate::id;
+use crate::inside::changes;
+use crate::inside::root::Root;
 use crate::networks::labels_fit;
 use crate::plan::mounts::{self, Planned, Source};
 use crate::plan::spec::IDS;
@@ -82,6 +85,17 @@ impl Engine {
                 && labels_fit(filters, &volume.labels)
         };
         Ok(self.volumes.list().into_iter().filter(fits).map(|volume| self.shown(volume)).collect())
+    }
+
+    /// All volumes with what each takes on disk and how many containers have it.
+    pub fn volume_usage(&self) -> Vec<Shown> {
+        let users = self.volume_users();
+        let measured = |volume: Volume| {
+            let size = i64::try_from(size_bytes(&self.volumes.mountpoint(&volume.name))).unwrap_or(i64::MAX);
+            let ref_count = users.get(&volume.name).map_or(0, |users| i64::try_from(users.len()).unwrap_or(i64::MAX));
+            Shown { usage_data: Some(VolumeUsageData { size, ref_count }), ..self.shown(volume) }
+        };
+        self.volumes.list().into_iter().map(measured).collect()
     }
 
     /// Removes a volume that no container has, running or not. With `force`, an absent one is fine.
@@ -242,23 +256,9 @@ fn host_path(path: &str, create: bool) -> Result<String, Error> {
     Ok(path.into())
 }
 
-/// What a folder and all below take, bytes; what can't be read counts nothing.
+/// What a folder and all below take, bytes; one that can't be read counts nothing.
 fn size_bytes(folder: &Path) -> u64 {
-    /// Most entries that are looked at.
-    const MAX_ENTRIES: usize = 100_000;
-    let (mut todo, mut sum, mut seen) = (vec![folder.to_owned()], 0, 0);
-    while let Some(folder) = todo.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            seen += 1;
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() && seen < MAX_ENTRIES {
-                todo.push(entry.path());
-            } else {
-                sum += metadata.len();
-            }
-        }
-    }
-    sum
+    open_folder(folder).and_then(|folder| changes::size_bytes(&Root::new(folder, 0))).unwrap_or(0)
 }
 
 /// The volumes' error as ours.

@@ -36,11 +36,11 @@ pub fn all() -> Vec<String> {
 pub(crate) fn sets(capabilities: Option<&Capabilities>) -> Result<Sets, Error> {
     let Some(c) = capabilities else { return Ok(Sets::default()) };
     let sets = Sets {
-        bounding: mask(&c.bounding)?,
-        effective: mask(&c.effective)?,
-        inheritable: mask(&c.inheritable)?,
-        permitted: mask(&c.permitted)?,
-        ambient: mask(&c.ambient)?,
+        bounding: mask(&c.bounding),
+        effective: mask(&c.effective),
+        inheritable: mask(&c.inheritable),
+        permitted: mask(&c.permitted),
+        ambient: mask(&c.ambient),
     };
     if sets.effective & !sets.permitted != 0 {
         return Err(refused("the effective set has capabilities that the permitted set lacks".into()));
@@ -51,12 +51,22 @@ pub(crate) fn sets(capabilities: Option<&Capabilities>) -> Result<Sets, Error> {
     Ok(sets)
 }
 
-fn mask(names: &[String]) -> Result<u64, Error> {
-    names.iter().try_fold(0, |mask, name| {
-        let name = name.strip_prefix("CAP_").ok_or_else(|| refused(format!("{name:?} isn't of the form CAP_CHOWN")))?;
+fn mask(names: &[String]) -> u64 {
+    names.iter().fold(0, |mask, name| {
         // One that this doesn't know can't be given, which is no error: config.md, "process.capabilities".
-        Ok(mask | NAMES.iter().position(|known| *known == name).map_or(0, |number| 1 << number))
+        let known = name.strip_prefix("CAP_").and_then(|name| NAMES.iter().position(|known| *known == name));
+        mask | known.map_or(0, |number| 1 << number)
     })
+}
+
+/// Names among the sets that this doesn't know, for a warning.
+pub(crate) fn unknown(c: &Capabilities) -> Vec<&str> {
+    let lists = [&c.bounding, &c.effective, &c.inheritable, &c.permitted, &c.ambient];
+    let mut names: Vec<&str> =
+        lists.into_iter().flatten().map(String::as_str).filter(|name| mask(&[(*name).into()]) == 0).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn refused(reason: String) -> Error {
@@ -69,9 +79,10 @@ mod tests {
 
     #[test]
     fn unknown_names_give_nothing_and_known_ones_have_the_kernels_numbers() {
-        assert_eq!(mask(&["CAP_SYS_ADMIN".into(), "CAP_CHOWN".into()]).unwrap(), 1 << 21 | 1);
-        assert!(mask(&["SYS_ADMIN".into()]).is_err());
-        assert_eq!(mask(&["CAP_OF_TOMORROW".into()]).unwrap(), 0);
-        assert_eq!(mask(&all()).unwrap(), (1 << 41) - 1);
+        assert_eq!(mask(&["CAP_SYS_ADMIN".into(), "CAP_CHOWN".into()]), 1 << 21 | 1);
+        assert_eq!(mask(&["SYS_ADMIN".into(), "CAP_OF_TOMORROW".into()]), 0);
+        assert_eq!(mask(&all()), (1 << 41) - 1);
+        let bounding = ["CAP_CHOWN", "CAP_X", "CAP_X"].map(String::from).to_vec();
+        assert_eq!(unknown(&Capabilities { bounding, ..Capabilities::default() }), ["CAP_X"]);
     }
 }

@@ -15,6 +15,10 @@ use crate::{Error, device_filter, sys};
 
 /// How long a cgroup may take to become empty or frozen.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// `cpu.shares` that everybody has: engines write them down where nothing else is asked for.
+pub(crate) const USUAL_SHARES: u64 = 1024;
+/// How often a folder is made whose parent goes.
+const MAX_TRIES: usize = 8;
 /// Deepest cgroup below a container's own.
 const MAX_DEPTH: usize = 32;
 /// Controllers that a container's folder gets, as far as the kernel has them.
@@ -24,16 +28,7 @@ const CONTROLLERS: [&str; 7] = ["cpuset", "cpu", "io", "memory", "pids", "hugetl
 pub fn create(path: &Path, resources: &Resources) -> Result<(), Error> {
     let files = files(resources)?;
     let filter = device_filter::compile(&resources.devices)?;
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).host(|| format!("make cgroup {}", parent.display()))?;
-        enable_controllers(parent);
-    }
-    match std::fs::create_dir(path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::Host { step: format!("make cgroup {}", path.display()), source: e });
-        }
-        _ => {}
-    }
+    make(path).host(|| format!("make cgroup {}", path.display()))?;
     write_all(path, &files)?;
     if let Some(program) = filter {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -42,6 +37,24 @@ pub fn create(path: &Path, resources: &Resources) -> Result<(), Error> {
         sys::attach_device_filter(fd.as_fd(), &program).host(step)?;
     }
     Ok(())
+}
+
+/// Makes the folder and those above it. Another container's end may take the one above away in between.
+fn make(path: &Path) -> io::Result<()> {
+    let mut made = Ok(());
+    for _ in 0..MAX_TRIES {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+            enable_controllers(parent);
+        }
+        made = std::fs::create_dir(path);
+        match &made {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            _ => break,
+        }
+    }
+    made
 }
 
 /// Opens a folder for processes to be cloned into.
@@ -168,7 +181,13 @@ fn enable_controllers(parent: &Path) {
 
 fn write_all(path: &Path, files: &[(String, String)]) -> Result<(), Error> {
     for (name, value) in files {
-        std::fs::write(path.join(name), value).host(|| format!("write {value:?} to {}", path.join(name).display()))?;
+        let file = path.join(name);
+        let opened = std::fs::OpenOptions::new().write(true).open(&file);
+        match opened.and_then(|mut f| io::Write::write_all(&mut f, value.as_bytes())) {
+            // No limit, and everybody's share, is what there is where the kernel lacks the controller.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && (value == "max" || is_usual_share(name, value)) => {}
+            other => other.host(|| format!("write {value:?} to {}", file.display()))?,
+        }
     }
     Ok(())
 }
@@ -187,6 +206,7 @@ fn files(r: &Resources) -> Result<Vec<(String, String)>, Error> {
             put("memory.low", bytes(low));
         }
         match (m.swap, limit) {
+            (None | Some(0), Some(limit)) if limit < 0 => put("memory.swap.max", "max".into()),
             (None | Some(0), _) => {}
             (Some(-1), _) => put("memory.swap.max", "max".into()),
             (Some(both), Some(limit)) if limit > 0 && both >= limit => {
@@ -263,6 +283,10 @@ fn files(r: &Resources) -> Result<Vec<(String, String)>, Error> {
         put(name, value.clone());
     }
     Ok(out)
+}
+
+fn is_usual_share(name: &str, value: &str) -> bool {
+    name == "cpu.weight" && value == cpu_weight(USUAL_SHARES).to_string()
 }
 
 /// From v1's 2…262144 to v2's 1…10000, linearly, as other runtimes do.

@@ -22,7 +22,7 @@ use crate::plan::{self, Plan, ProcessPlan};
 use crate::planned::{HostMount, What};
 use crate::spec::{Linux, NamespaceKind, Process, Spec};
 use crate::sys::{self, Fork};
-use crate::{Error, cgroup, limits, mounts, schedule, userns};
+use crate::{Error, cgroup, limits, mounts, procfs, schedule, steps, userns};
 
 /// How long the child may take for each message: seconds, because an emulated machine is slow.
 const STEP_TIMEOUT_S: u64 = 60;
@@ -131,24 +131,30 @@ pub fn create(c: Create<'_>) -> Result<Created, Error> {
 
 /// [`create`] with what few callers need.
 pub fn create_with(c: Create<'_>, extras: Extras<'_>) -> Result<Created, Error> {
-    let (mut plan, host_mounts) = plan::create(c.spec)?;
+    let confined = userns::is_confined();
+    let (mut plan, host_mounts) = plan::create(c.spec, confined)?;
     let joined = open_joined(c.spec)?;
     let spec = &*userns::with_mappings(c.spec, joined.iter().find(|(_, kind)| *kind == libc::CLONE_NEWUSER))?;
     let mapped = spec.uses_user_namespace();
     let owner = Owner::new(spec, mapped);
-    let cgroup = make_cgroup(&c, owner)?;
+    steps::mark("check the configuration");
+    let cgroup = make_cgroup(&c, owner, confined)?;
+    steps::mark("make the cgroup");
     let stdio = [c.stdin, c.stdout, c.stderr];
     if !plan.process.terminal {
-        own_pipes(&stdio, owner, &plan.process)?;
+        own_pipes(&stdio, owner, &plan.process, confined)?;
     }
     // Or what is mounted inside would be mounted on the host, too, where the root is on a shared mount.
     sys::mount_setattr(c.rootfs, true, 0, 0, libc::MS_SLAVE, None).host(|| "keep mounts in the container".into())?;
     let child =
         Child { id: c.id, flags: clone_flags(c.spec), cgroup, stdio, parent: c.parent, init: c.init, mapped, joined };
     let created = child.make(&plan.process)?;
-    prepare(&created, &c.spec.process, c.spec.has_new(NamespaceKind::User).then_some(&c.spec.linux))?;
+    steps::mark("clone");
+    prepare(&created, &c.spec.process, c.spec.has_new(NamespaceKind::User).then_some(&c.spec.linux), confined)?;
     created.go()?;
+    steps::mark("map users, set limits");
     let passed = pass_mounts(&created, &mut plan, &host_mounts, owner, mapped)?;
+    steps::mark("make the mounts that the host must make");
     let bundle = extras.bundle.map(|b| b.to_string_lossy()).unwrap_or_default();
     if c.spec.hooks.is_some() {
         plan.hooks.creating = State::json(c.spec, c.id, &bundle, "creating", created.pid);
@@ -158,6 +164,7 @@ pub fn create_with(c: Create<'_>, extras: Extras<'_>) -> Result<Created, Error> 
     fds.extend(passed.iter().map(AsFd::as_fd));
     let notified = notify(&mut plan, c.spec, c.id, &bundle, created.pid)?;
     extras.send(&created, plan, fds, notified.as_ref(), c.id)?;
+    steps::mark("send the plan");
     if let Some(hooks) = c.spec.hooks.as_ref().filter(|h| !h.prestart.is_empty() || !h.create_runtime.is_empty()) {
         created.until_mounted()?;
         let state = State::json(c.spec, c.id, &bundle, "creating", created.pid);
@@ -182,6 +189,7 @@ impl Extras<'_> {
         plan.preserved = self.preserved.len();
         plan.listens = self.listener.is_some();
         plan.no_pivot = self.no_pivot;
+        plan.timed = steps::are_taken();
         let fds: Vec<_> =
             fds.drain(..).chain(self.preserved.iter().chain(&self.listener).chain(notified).map(AsFd::as_fd)).collect();
         created.send(&plan, &fds)
@@ -212,14 +220,16 @@ pub(crate) fn notify(plan: &mut Plan, spec: &Spec, id: &str, bundle: &str, pid: 
 }
 
 /// What can only be done from outside, before the child goes on: its user mapping and what needs the host's rights.
-pub(crate) fn prepare(created: &Created, process: &Process, map: Option<&Linux>) -> Result<(), Error> {
+pub(crate) fn prepare(created: &Created, process: &Process, map: Option<&Linux>, confined: bool) -> Result<(), Error> {
     if let Some(linux) = map {
         userns::write_maps(created.pid, &linux.uid_mappings, &linux.gid_mappings)
             .host(|| "map the container's users".into())?;
     }
     if let Some(score) = process.oom_score_adj {
-        std::fs::write(format!("/proc/{}/oom_score_adj", created.pid), score.to_string())
-            .host(|| format!("set oom_score_adj {score}"))?;
+        let written = procfs::write(format!("{}/oom_score_adj", created.pid), &score.to_string());
+        // Only the host may lower it; engines ask for that in the hope of it.
+        let refused = |e: &io::Error| confined && e.kind() == io::ErrorKind::PermissionDenied;
+        written.or_else(|e| if refused(&e) { Ok(()) } else { Err(e) }).host(|| format!("set oom_score_adj {score}"))?;
     }
     limits::raise(created.pid, &process.rlimits)?;
     schedule::apply(created.pid, process)
@@ -250,11 +260,15 @@ fn pass_mounts(
     Ok(out)
 }
 
-fn make_cgroup(c: &Create<'_>, owner: Owner<'_>) -> Result<(CgroupGuard, Option<OwnedFd>), Error> {
+fn make_cgroup(c: &Create<'_>, owner: Owner<'_>, confined: bool) -> Result<(CgroupGuard, Option<OwnedFd>), Error> {
     let Some(path) = c.cgroup else { return Ok((CgroupGuard(None), None)) };
     let guard = CgroupGuard(Some(path.to_owned()));
-    let default = Default::default();
-    cgroup::create(path, c.spec.linux.resources.as_ref().unwrap_or(&default))?;
+    let mut resources = c.spec.linux.resources.clone().unwrap_or_default();
+    if confined {
+        // The kernel lets nobody load a device filter here, and nobody make a device node, either.
+        resources.devices.clear();
+    }
+    cgroup::create(path, &resources)?;
     if let Some((uid, gid)) = owner.to_host(0, 0).filter(|(uid, _)| *uid != 0) {
         cgroup::delegate(path, uid, gid)?;
     }
@@ -302,9 +316,24 @@ fn open_joined(spec: &Spec) -> Result<Vec<(OwnedFd, i32)>, Error> {
 /// a link to it (`/proc/PID/exe`) can't be opened for writing, whatever rights it has (the class of CVE-2019-5736).
 fn own_program(path: &Path) -> Result<OwnedFd, Error> {
     let step = || format!("open {} read-only", path.display());
-    let fd = mounts::clone_mount(CWD, path, false).host(step)?;
+    let fd = match mounts::clone_mount(CWD, path, false) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => by_its_name(path),
+        other => other,
+    };
+    let fd = fd.host(step)?;
     sys::mount_setattr(fd.as_fd(), false, attr::RDONLY | attr::NOSUID, 0, 0, None).host(step)?;
     Ok(fd)
+}
+
+/// A process that has changed its mount namespace still executes a file of the former one, which can't be cloned here: the
+/// file of that name, if it is the same one.
+fn by_its_name(link: &Path) -> io::Result<OwnedFd> {
+    let fd = mounts::clone_mount(CWD, std::fs::read_link(link)?, false)?;
+    let (found, own) = (rustix::fs::fstat(&fd)?, rustix::fs::stat(link)?);
+    match (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) {
+        true => Ok(fd),
+        false => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 /// A copy of a descriptor that is in nobody's way when the child puts 0 to 4 in their places.
@@ -313,11 +342,18 @@ pub(crate) fn high(fd: impl AsFd) -> Result<OwnedFd, Error> {
 }
 
 /// Pipes are given to the container's user, so that it can open them again as `/dev/stdout`.
-pub(crate) fn own_pipes(stdio: &[OwnedFd; 3], owner: Owner<'_>, process: &ProcessPlan) -> Result<(), Error> {
+pub(crate) fn own_pipes(
+    stdio: &[OwnedFd; 3],
+    owner: Owner<'_>,
+    process: &ProcessPlan,
+    confined: bool,
+) -> Result<(), Error> {
     let user = owner
         .to_host(process.uid, process.gid)
         .ok_or_else(|| plan::refused("process.user", "user or group isn't mapped".into()))?;
-    stdio.iter().try_for_each(|fd| own_pipe(fd.as_fd(), user).host(|| "give the container its pipes".into()))
+    // Those of somebody outside of this user namespace can't be given away; they can be used all the same.
+    let own = |fd: &OwnedFd| own_pipe(fd.as_fd(), user).or_else(|e| if confined { Ok(()) } else { Err(e) });
+    stdio.iter().try_for_each(|fd| own(fd).host(|| "give the container its pipes".into()))
 }
 
 fn own_pipe(fd: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> io::Result<()> {

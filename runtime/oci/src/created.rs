@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::create::Parent;
 use crate::error::Step;
 use crate::wire::{self, Reply};
-use crate::{Error, cgroup};
+use crate::{Error, cgroup, steps};
 
 /// How long a killed child is waited for.
 const KILL_TIMEOUT_S: i64 = 5;
@@ -114,7 +114,9 @@ impl Created {
     /// Waits until everything is set up.
     pub(crate) fn until_ready(mut self) -> Result<Self, Error> {
         match self.reply()? {
-            Some((Reply::Ready, fds)) => {
+            Some((Reply::Ready { marks }, fds)) => {
+                steps::add(marks);
+                steps::mark("hear that all is set up");
                 self.terminal = fds.into_iter().next();
                 Ok(self)
             }
@@ -157,7 +159,7 @@ fn reply(socket: BorrowedFd<'_>) -> Result<Option<(Reply, Vec<OwnedFd>)>, Error>
 
 fn failure(reply: Reply, program: &str) -> Error {
     match reply {
-        Reply::Ready | Reply::Mounted => Error::Gone("answered out of turn"),
+        Reply::Ready { .. } | Reply::Mounted => Error::Gone("answered out of turn"),
         Reply::Failed { step, errno, said } => {
             let source = said.map_or_else(|| io::Error::from_raw_os_error(errno), io::Error::other);
             Error::Inside { step, source }

@@ -43,7 +43,7 @@ pub fn exec(e: Exec<'_>) -> Result<Created, Error> {
 
 /// [`exec`] with what few callers need.
 pub fn exec_with(e: Exec<'_>, extras: Extras<'_>) -> Result<Created, Error> {
-    let kinds = kinds(e.spec);
+    let (kinds, confined) = (kinds(e.spec), userns::is_confined());
     let plan = plan::exec(e.spec, e.process, kinds)?;
     let mapped = kinds & libc::CLONE_NEWUSER != 0;
     let container = e.container.try_clone_to_owned().host(|| "copy a pidfd".into())?;
@@ -52,7 +52,7 @@ pub fn exec_with(e: Exec<'_>, extras: Extras<'_>) -> Result<Created, Error> {
     let cgroup = e.cgroup.map(cgroup::open).transpose()?;
     let stdio = [e.stdin, e.stdout, e.stderr];
     if !plan.process.terminal {
-        create::own_pipes(&stdio, owner, &plan.process)?;
+        create::own_pipes(&stdio, owner, &plan.process, confined)?;
     }
     let mut joined = Vec::new();
     if kinds & libc::CLONE_NEWPID != 0 {
@@ -70,7 +70,7 @@ pub fn exec_with(e: Exec<'_>, extras: Extras<'_>) -> Result<Created, Error> {
         joined,
     };
     let created = child.make(&plan.process)?;
-    create::prepare(&created, e.process, None)?;
+    create::prepare(&created, e.process, None, confined)?;
     created.go()?;
     let mut plan = plan;
     let bundle = extras.bundle.map(|b| b.to_string_lossy()).unwrap_or_default();

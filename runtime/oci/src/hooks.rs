@@ -48,10 +48,12 @@ impl<'a> State<'a> {
 
 /// A hook that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("run {kind} hook {path}")]
+#[error("error running {kind} hook #{number}: {path}")]
 pub struct HookError {
     /// Which list it is in.
     pub kind: &'static str,
+    /// Its place there, from 0.
+    pub number: usize,
     /// The program.
     pub path: String,
     /// What it ended with.
@@ -61,8 +63,8 @@ pub struct HookError {
 
 /// Runs hooks one after the other.
 pub fn run(kind: &'static str, hooks: &[Hook], state: &str) -> Result<(), HookError> {
-    for hook in hooks.iter().take(MAX_HOOKS) {
-        one(hook, state).map_err(|source| HookError { kind, path: hook.path.clone(), source })?;
+    for (number, hook) in hooks.iter().take(MAX_HOOKS).enumerate() {
+        one(hook, state).map_err(|source| HookError { kind, number, path: hook.path.clone(), source })?;
     }
     Ok(())
 }

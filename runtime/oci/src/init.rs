@@ -8,14 +8,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::SocketFlags;
 
 use crate::hooks::{self, HookError};
 use crate::plan::{Plan, ProcessPlan, Setup};
 use crate::program::Program;
 use crate::wire::{self, Reply};
-use crate::{caps, inroot, limits, mounts, sys, terminal};
+use crate::{caps, limits, mounts, procfs, steps, sys, terminal};
 
 /// A step that failed.
 #[derive(Debug)]
@@ -33,7 +33,13 @@ impl Failure {
 
     /// Names the step of an error.
     pub(crate) fn at<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Self {
-        move |e| Self::new(step, e.into().raw_os_error().unwrap_or(libc::EIO))
+        move |e| {
+            let e: io::Error = e.into();
+            match e.raw_os_error() {
+                Some(errno) => Self::new(step, errno),
+                None => Self { step: step.into(), errno: libc::EIO, said: Some(e.to_string()) },
+            }
+        }
     }
 }
 
@@ -61,6 +67,9 @@ fn run(socket: &mut OwnedFd) -> Result<Reply, Failure> {
     sys::not_dumpable().map_err(Failure::at("close the process to others"))?;
     let received = wire::receive::<Plan>(socket.as_fd()).map_err(Failure::at("receive the plan"))?;
     let (plan, mut fds) = received.ok_or_else(|| Failure::new("receive the plan", libc::EPIPE))?;
+    if plan.timed {
+        steps::begin("inside: start this program, receive the plan");
+    }
     let process = &plan.process;
     let kept = plan.preserved + usize::from(plan.listens) + usize::from(process.notify.is_some());
     let kept = fds.len().checked_sub(kept).ok_or_else(|| Failure::new("receive descriptors", libc::EPROTO))?;
@@ -75,18 +84,25 @@ fn run(socket: &mut OwnedFd) -> Result<Reply, Failure> {
     let labels = process.labels.iter().map(open_label).collect::<Result<Vec<_>, _>>()?;
     let terminal = enter(&plan, &fds, socket.as_fd())?;
     drop(fds);
+    steps::mark("inside: change the root");
     rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));
     sys::close_on_exec_from(3).map_err(Failure::at("close descriptors"))?;
     let (listener, notified, labels) = arrange(socket, listener, notified, labels, passed_on)
         .map_err(Failure::at("put descriptors in their places"))?;
+    // As the runtime first, which may enter more; only what it may not is tried as the process's user.
+    let entered = enter_cwd(&process.cwd)?;
     drop_privileges(process)?;
-    enter_cwd(&process.cwd)?;
+    if !entered && !enter_cwd(&process.cwd)? {
+        return Err(Failure::new(format!("enter working folder {}", process.cwd), libc::EACCES));
+    }
     let program = match Program::find(process) {
         Ok(program) => program,
         Err(other) => return other,
     };
     let master = terminal.as_ref().map(AsFd::as_fd);
-    wire::send(socket.as_fd(), &Reply::Ready, master.as_slice()).map_err(Failure::at("tell the parent"))?;
+    steps::mark("inside: drop rights, find the program");
+    let ready = Reply::Ready { marks: steps::take() };
+    wire::send(socket.as_fd(), &ready, master.as_slice()).map_err(Failure::at("tell the parent"))?;
     drop(terminal);
     await_start(socket, listener)?;
     hooks::run("startContainer", &plan.hooks.start_container, &plan.hooks.created)?;
@@ -109,7 +125,9 @@ fn enter(plan: &Plan, fds: &[OwnedFd], socket: BorrowedFd<'_>) -> Result<Option<
     };
     set_names(setup)?;
     rustix::process::umask(Mode::empty());
+    steps::mark("inside: make namespaces, set names");
     let root = mounts::set_up(setup, fds)?;
+    steps::mark("inside: protect and mask paths");
     let terminal = if plan.process.terminal { Some(terminal::first(root, &plan.process)?) } else { None };
     if plan.hooks.parents {
         wire::send(socket, &Reply::Mounted, &[]).map_err(Failure::at("tell the parent"))?;
@@ -145,14 +163,8 @@ fn arrange(
 
 /// Opens the file of a label.
 fn open_label((file, _): &(String, String)) -> Result<OwnedFd, Failure> {
-    let path = format!("/proc/self/{file}");
-    let step = || format!("open {path}");
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(Failure::at(step()))?;
-    match inroot::is_on_proc(&fd).map_err(Failure::at(step()))? {
-        true => Ok(fd),
-        false => Err(Failure::new(format!("{}, which isn't on proc", step()), libc::EPERM)),
-    }
+    let path = format!("self/{file}");
+    procfs::open(&path, OFlags::WRONLY).map_err(Failure::at(format!("open /proc/{path}")))
 }
 
 /// Puts the filter in force, and gives its listener to the agent.
@@ -209,7 +221,7 @@ fn set_names(setup: &Setup) -> Result<(), Failure> {
         // It becomes this process's own at the next execution, until when its clocks can be set.
         sys::new_time_namespace().map_err(Failure::at("make a time namespace"))?;
         if !offsets.is_empty() {
-            let written = std::fs::write("/proc/self/timens_offsets", offsets);
+            let written = procfs::write("self/timens_offsets", offsets);
             written.map_err(Failure::at(format!("set clock offsets {offsets:?}")))?;
         }
     }
@@ -245,12 +257,16 @@ fn drop_privileges(process: &ProcessPlan) -> Result<(), Failure> {
     sys::not_dumpable().map_err(Failure::at("close the process to others"))
 }
 
-/// Enters the working folder, and makes sure that it is one of the container's (CVE-2024-21626).
-fn enter_cwd(cwd: &str) -> Result<(), Failure> {
-    rustix::process::chdir(cwd).map_err(Failure::at(format!("enter working folder {cwd}")))?;
+/// Enters the working folder, and makes sure that it is one of the container's (CVE-2024-21626). `false`: this user may
+/// not enter it.
+fn enter_cwd(cwd: &str) -> Result<bool, Failure> {
+    match rustix::process::chdir(cwd) {
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => return Ok(false),
+        other => other.map_err(Failure::at(format!("enter working folder {cwd}")))?,
+    }
     let real = rustix::process::getcwd(Vec::new()).map_err(Failure::at("find the working folder"))?;
     if real.as_bytes().starts_with(b"/") {
-        Ok(())
+        Ok(true)
     } else {
         Err(Failure::new(format!("working folder {cwd} is outside of the container"), libc::EPERM))
     }

@@ -13,9 +13,25 @@ const MAX_TRIES: usize = 16;
 /// Deepest path.
 const MAX_DEPTH: usize = 256;
 
+/// Which links are followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// Symbolic ones, as if `/` were the root.
+    Inside,
+    /// None: what the runtime itself relies on isn't where an image says (the class of CVE-2023-27561).
+    Refused,
+}
+
 /// Opens a path below `root`. `path` may be absolute: it is the root's.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    open_with(root, path, flags, Links::Inside)
+}
+
+fn open_with(root: BorrowedFd<'_>, path: &Path, flags: OFlags, links: Links) -> io::Result<OwnedFd> {
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    if links == Links::Refused {
+        resolve |= ResolveFlags::NO_SYMLINKS;
+    }
     for _ in 0..MAX_TRIES {
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -27,52 +43,42 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Resu
 
 /// Opens a folder (`O_PATH`), making it and what is above it.
 pub(crate) fn make_folder(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    make_at_depth(root, path, 0)
+    make_at_depth(root, path, Links::Inside, 0)
 }
 
-fn make_at_depth(root: BorrowedFd<'_>, path: &Path, depth: usize) -> io::Result<OwnedFd> {
+fn make_at_depth(root: BorrowedFd<'_>, path: &Path, links: Links, depth: usize) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     // Above a relative path's first name is the root.
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    match open(root, path, flags) {
+    match open_with(root, path, flags, links) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) && depth < MAX_DEPTH => {}
         other => return other,
     }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::NOENT.into());
     };
-    let parent = make_at_depth(root, parent, depth + 1)?;
+    let parent = make_at_depth(root, parent, links, depth + 1)?;
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => open(root, path, flags),
+        Ok(()) | Err(Errno::EXIST) => open_with(root, path, flags, links),
         Err(e) => Err(e.into()),
     }
 }
 
 /// Opens what something is mounted on (`O_PATH`), making an empty file or folder if there is nothing.
-pub(crate) fn make_mount_point(root: BorrowedFd<'_>, path: &Path, file: bool) -> io::Result<OwnedFd> {
+pub(crate) fn make_mount_point(root: BorrowedFd<'_>, path: &Path, file: bool, links: Links) -> io::Result<OwnedFd> {
     if !file {
-        return make_folder(root, path);
+        return make_at_depth(root, path, links, 0);
     }
-    match open(root, path, OFlags::PATH) {
+    match open_with(root, path, OFlags::PATH, links) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
         other => return other,
     }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::NOENT.into());
     };
-    let parent = make_folder(root, parent)?;
+    let parent = make_at_depth(root, parent, links, 0)?;
     match rustix::fs::mknodat(&parent, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0) {
-        Ok(()) | Err(Errno::EXIST) => open(root, path, OFlags::PATH),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// Refuses a path with a symbolic link in it: what the runtime itself relies on isn't where an image says (the class of
-/// CVE-2023-27561).
-pub(crate) fn no_links(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-    match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
-        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Ok(()) | Err(Errno::EXIST) => open_with(root, path, OFlags::PATH, links),
         Err(e) => Err(e.into()),
     }
 }

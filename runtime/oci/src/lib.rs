@@ -12,6 +12,7 @@
 //! - `host`: mounts that the parent makes for the child
 //! - `init`: the first process, up to the execution of its program
 //! - `planned`: mounts and devices, as part of it
+//! - `procfs`: files of the kernel's own proc
 //! - `program`: what is executed
 //! - `inroot`: paths that can't lead out of the container's root
 //! - `copyup`: what a mount covers, copied into it
@@ -24,6 +25,7 @@
 //! - [`seccomp`]: the default system call filter, and the compiler of filters
 //! - [`spec`]: `config.json` as types
 //! - `signals`: signals by name
+//! - `steps`: where time goes
 //! - `sys`: system calls that rustix lacks
 //! - `terminal`: pseudo terminals of the container's own devpts
 //! - `userns`: user namespaces for mappings
@@ -62,11 +64,13 @@ mod mounts;
 mod options;
 mod plan;
 mod planned;
+mod procfs;
 mod program;
 mod schedule;
 pub mod seccomp;
 mod signals;
 pub mod spec;
+mod steps;
 mod sys;
 mod syscalls;
 mod terminal;

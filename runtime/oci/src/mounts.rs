@@ -4,16 +4,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, OFlags};
+use rustix::fs::{AtFlags, CWD, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
 use crate::init::Failure;
+use crate::inroot::Links;
 use crate::options::{self, attr};
 use crate::plan::Setup;
 use crate::planned::{PlannedMount, What};
-use crate::{copyup, host, inroot, sys};
+use crate::{copyup, host, inroot, procfs, steps, sys};
 
 /// Files in proc that may be covered.
 const SHOWN_IN_PROC: [&str; 9] = [
@@ -28,23 +29,37 @@ const SHOWN_IN_PROC: [&str; 9] = [
     "/proc/sys/kernel/ns_last_pid",
 ];
 
+/// The container's tree while it is made.
+struct Tree<'a> {
+    root: BorrowedFd<'a>,
+    /// proc and sysfs as they were mounted, by their places. What is in them is reached through these, not by way of the
+    /// root: there, whoever shares its files could put another folder in their place meanwhile.
+    kernels: Vec<(String, OwnedFd)>,
+}
+
 /// Attaches the root, mounts everything else inside, hides and protects what the plan says.
 pub(crate) fn set_up<'a>(plan: &Setup, fds: &'a [OwnedFd]) -> Result<BorrowedFd<'a>, Failure> {
     let root = fds.first().ok_or_else(|| Failure::new("receive the root", libc::EPROTO))?.as_fd();
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(Failure::at("make mounts private"))?;
+    // What belongs to somebody else may go on receiving mounts; none are passed on from here in either case.
+    let kind = if plan.joins_mounts { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
+    rustix::mount::mount_change("/", kind | MountPropagationFlags::REC).map_err(Failure::at("keep mounts inside"))?;
     attach(root, CWD.as_fd(), "/").map_err(Failure::at("attach the root"))?;
+    steps::mark("inside: attach the root");
+    let mut tree = Tree { root, kernels: Vec::new() };
     for mount in &plan.mounts.list {
-        one(mount, root, fds).map_err(Failure::at(format!("mount {}", mount.destination)))?;
+        tree.mount(mount, fds).map_err(Failure::at(format!("mount {}", mount.destination)))?;
+        if steps::are_taken() {
+            steps::mark(&format!("inside: mount {}", mount.destination));
+        }
     }
     host::make_nodes(root, &plan.mounts.devices, plan.mounts.links)?;
     for (name, value) in &plan.sysctl {
         write_sysctl(name, value).map_err(Failure::at(format!("set sysctl {name} to {value:?}")))?;
     }
     for path in &plan.readonly_paths {
-        protect(root, path).map_err(Failure::at(format!("make {path} read-only")))?;
+        tree.protect(path).map_err(Failure::at(format!("make {path} read-only")))?;
     }
-    mask(root, &plan.masked_paths)?;
+    tree.mask(&plan.masked_paths)?;
     Ok(root)
 }
 
@@ -87,39 +102,103 @@ fn chroot(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
-fn one(mount: &PlannedMount, root: BorrowedFd<'_>, fds: &[OwnedFd]) -> io::Result<()> {
-    let path = Path::new(&mount.destination);
-    let made;
-    let (fd, file) = match &mount.what {
-        What::Passed { index, file } => (fds.get(*index).ok_or(io::ErrorKind::InvalidData)?.as_fd(), *file),
-        What::FileSystem { kind, source, options, attributes } => {
-            made = new_file_system(kind, source.as_deref(), options, *attributes)?;
-            (made.as_fd(), false)
+impl Tree<'_> {
+    fn mount(&mut self, mount: &PlannedMount, fds: &[OwnedFd]) -> io::Result<()> {
+        let path = Path::new(&mount.destination);
+        let made;
+        let (fd, file, kernels) = match &mount.what {
+            What::Passed { index, file } => (fds.get(*index).ok_or(io::ErrorKind::InvalidData)?.as_fd(), *file, false),
+            What::FileSystem { kind, source, options, attributes } => {
+                let mut options = options.clone();
+                if kind == "tmpfs" && !mount.copy_up && !options.iter().any(|(key, _)| key == "mode") {
+                    options.extend(self.mode_of(path)?);
+                }
+                made = new_file_system(kind, source.as_deref(), &options, *attributes)?;
+                (made.as_fd(), false, matches!(kind.as_str(), "proc" | "sysfs"))
+            }
+            What::Remount { change, below } => {
+                let there = inroot::open(self.root, path, OFlags::PATH)?;
+                return options::apply(there.as_fd(), *change, *below);
+            }
+        };
+        let links = if kernels { Links::Refused } else { Links::Inside };
+        let target = inroot::make_mount_point(self.root, path, file, links)?;
+        // Nothing may cover parts of proc: what the runtime writes and protects there must be the kernel's own. What some
+        // show of a container's own there (as lxcfs does) are single files that only tell.
+        if inroot::is_on_proc(&target)? && !(file && SHOWN_IN_PROC.contains(&mount.destination.as_str())) {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
-        What::Remount { change, below } => {
-            let there = inroot::open(root, path, OFlags::PATH)?;
-            return options::apply(there.as_fd(), *change, *below);
+        if mount.copy_up {
+            copyup::copy(target.as_fd(), fd)?;
         }
-    };
-    if let What::FileSystem { kind, .. } = &mount.what
-        && matches!(kind.as_str(), "proc" | "sysfs")
-    {
-        inroot::no_links(root, path)?;
+        attach(fd, target.as_fd(), "")?;
+        for p in &mount.propagation {
+            sys::mount_setattr(fd, p.recursive, 0, 0, p.kind, None)?;
+        }
+        // Covered by this one.
+        self.kernels.retain(|(at, _)| !Path::new(at).starts_with(path));
+        if kernels || inroot::is_on_proc(fd)? {
+            self.kernels.push((mount.destination.clone(), fd.try_clone_to_owned()?));
+        }
+        Ok(())
     }
-    let target = inroot::make_mount_point(root, path, file)?;
-    // Nothing may cover parts of proc: what the runtime writes and protects there must be the kernel's own. What some
-    // show of a container's own there (as lxcfs does) are single files that only tell.
-    if inroot::is_on_proc(&target)? && !(file && SHOWN_IN_PROC.contains(&mount.destination.as_str())) {
-        return Err(io::Error::from_raw_os_error(libc::EPERM));
+
+    /// A tmpfs over a folder that is there has that folder's mode unless it is told another, as with other runtimes.
+    fn mode_of(&self, path: &Path) -> io::Result<Option<(String, Option<String>)>> {
+        let Some(there) = found(inroot::open(self.root, path, OFlags::PATH | OFlags::DIRECTORY))? else {
+            return Ok(None);
+        };
+        let mode = rustix::fs::statat(&there, "", AtFlags::EMPTY_PATH)?.st_mode & 0o7777;
+        Ok(Some(("mode".into(), Some(format!("{mode:o}")))))
     }
-    if mount.copy_up {
-        copyup::copy(target.as_fd(), fd)?;
+
+    /// Covers a path with a read-only copy of itself. One that isn't there is fine.
+    fn protect(&self, path: &str) -> io::Result<()> {
+        let Some(target) = self.existing(path)? else { return Ok(()) };
+        let copy = clone_mount(target.as_fd(), "", true)?;
+        sys::mount_setattr(copy.as_fd(), true, attr::RDONLY, 0, 0, None)?;
+        attach(copy.as_fd(), target.as_fd(), "")
     }
-    attach(fd, target.as_fd(), "")?;
-    for p in &mount.propagation {
-        sys::mount_setattr(fd, p.recursive, 0, 0, p.kind, None)?;
+
+    /// Covers files with `/dev/null` and folders with one empty file system. That is cloned only once it is attached:
+    /// before Linux 6.15 a detached mount can't be.
+    fn mask(&self, paths: &[String]) -> Result<(), Failure> {
+        let mut empty: Option<OwnedFd> = None;
+        for path in paths {
+            let step = || format!("mask {path}");
+            let Some(target) = self.existing(path).map_err(Failure::at(step()))? else { continue };
+            let is_folder = inroot::is_folder(&target).map_err(Failure::at(step()))?;
+            let cover = match &empty {
+                Some(attached) if is_folder => clone_mount(attached.as_fd(), "", false),
+                None if is_folder => empty_file_system(),
+                _ => null_device(),
+            };
+            let cover = cover.map_err(Failure::at(step()))?;
+            attach(cover.as_fd(), target.as_fd(), "").map_err(Failure::at(step()))?;
+            if is_folder && empty.is_none() {
+                empty = Some(cover);
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn existing(&self, path: &str) -> io::Result<Option<OwnedFd>> {
+        for (at, kernel) in self.kernels.iter().rev() {
+            if let Some(below) = path.strip_prefix(at.as_str()).and_then(|rest| rest.strip_prefix('/')) {
+                return found(inroot::open(kernel.as_fd(), Path::new(below), OFlags::PATH));
+            }
+        }
+        found(inroot::open(self.root, Path::new(path), OFlags::PATH))
+    }
+}
+
+/// Absence is no error.
+fn found(opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    match opened {
+        Ok(fd) => Ok(Some(fd)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// A new file system, mounted nowhere yet.
@@ -165,40 +244,10 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, at: BorrowedFd<'_>, path: &str) -> i
     Ok(rustix::mount::move_mount(mount, "", at, path, flags)?)
 }
 
-/// Covers a path with a read-only copy of itself. One that isn't there is fine.
-fn protect(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
-    let Some(target) = existing(root, path)? else { return Ok(()) };
-    let copy = clone_mount(target.as_fd(), "", true)?;
-    sys::mount_setattr(copy.as_fd(), true, attr::RDONLY, 0, 0, None)?;
-    attach(copy.as_fd(), target.as_fd(), "")
-}
-
-/// Covers files with `/dev/null` and folders with one empty file system. That is cloned only once it is attached:
-/// before Linux 6.15 a detached mount can't be.
-fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Failure> {
-    let mut empty: Option<OwnedFd> = None;
-    for path in paths {
-        let step = || format!("mask {path}");
-        let Some(target) = existing(root, path).map_err(Failure::at(step()))? else { continue };
-        let is_folder = inroot::is_folder(&target).map_err(Failure::at(step()))?;
-        let cover = match &empty {
-            Some(attached) if is_folder => clone_mount(attached.as_fd(), "", false),
-            None if is_folder => empty_file_system(),
-            _ => null_device(),
-        };
-        let cover = cover.map_err(Failure::at(step()))?;
-        attach(cover.as_fd(), target.as_fd(), "").map_err(Failure::at(step()))?;
-        if is_folder && empty.is_none() {
-            empty = Some(cover);
-        }
-    }
-    Ok(())
-}
-
 /// The host's null device, and surely that (the class of CVE-2025-31133).
 fn null_device() -> io::Result<OwnedFd> {
     let null = clone_mount(CWD.as_fd(), "/dev/null", false)?;
-    let stat = rustix::fs::statat(&null, "", rustix::fs::AtFlags::EMPTY_PATH)?;
+    let stat = rustix::fs::statat(&null, "", AtFlags::EMPTY_PATH)?;
     let character = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device();
     if character && stat.st_rdev == rustix::fs::makedev(1, 3) {
         Ok(null)
@@ -213,15 +262,7 @@ fn empty_file_system() -> io::Result<OwnedFd> {
     new_file_system("tmpfs", None, &options, attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
 }
 
-fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
-    match inroot::open(root, Path::new(path), OFlags::PATH) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
 /// Through the host's proc, which the container has no influence on; what it shows is of the writer's namespaces.
 fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
-    std::fs::write(Path::new("/proc/sys").join(name), value)
+    procfs::write(Path::new("sys").join(name), value)
 }

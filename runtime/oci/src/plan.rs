@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     /// Name of the session keyring to make.
     pub keyring: Option<String>,
     pub no_pivot: bool,
+    /// Whether the child takes marks of time.
+    pub timed: bool,
 }
 
 /// Programs that the child runs.
@@ -47,6 +49,8 @@ pub(crate) struct Setup {
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub new_cgroup_ns: bool,
+    /// Whether the mount namespace is one that others are in, too.
+    pub joins_mounts: bool,
     pub mounts: planned::Mounts,
     pub root_readonly: bool,
     /// Of the root, once it is entered.
@@ -86,15 +90,17 @@ pub(crate) struct ProcessPlan {
     pub env: Vec<String>,
 }
 
-/// Validates a configuration. The descriptors that the child gets are: root, then one for each [`HostMount`].
-pub(crate) fn create(spec: &Spec) -> Result<(Plan, Vec<HostMount>), Error> {
+/// Validates a configuration. The descriptors that the child gets are: root, then one for each [`HostMount`]. `confined`:
+/// the parent is in a user namespace.
+pub(crate) fn create(spec: &Spec, confined: bool) -> Result<(Plan, Vec<HostMount>), Error> {
     check(spec)?;
     let mut host_mounts = Vec::new();
-    let mounts = planned::mounts(spec, &mut host_mounts)?;
+    let mounts = planned::mounts(spec, confined, &mut host_mounts)?;
     let setup = Setup {
         hostname: spec.hostname.clone(),
         domainname: spec.domainname.clone(),
         new_cgroup_ns: spec.has_new(NamespaceKind::Cgroup),
+        joins_mounts: !spec.has_new(NamespaceKind::Mount),
         mounts,
         propagation: root_propagation(spec)?,
         personality: personality(spec)?,
@@ -163,8 +169,8 @@ fn check_process(process: &Process) -> Result<(), Error> {
 }
 
 fn check(spec: &Spec) -> Result<(), Error> {
-    if !spec.has_new(NamespaceKind::Mount) {
-        return Err(refused("linux.namespaces", "a mount namespace of its own is needed".into()));
+    if !spec.names(NamespaceKind::Mount) {
+        return Err(refused("linux.namespaces", "a mount namespace other than the host's is needed".into()));
     }
     for (at, namespace) in spec.linux.namespaces.iter().enumerate() {
         if spec.linux.namespaces[..at].iter().any(|n| n.kind == namespace.kind) {
@@ -301,7 +307,8 @@ fn sysctls(spec: &Spec) -> Result<Vec<(String, String)>, Error> {
             || ["kernel.shmmni", "kernel.shm_rmid_forced"].contains(&name.as_str());
         let namespace = match name.as_str() {
             n if n.starts_with("net.") => NamespaceKind::Network,
-            "kernel.hostname" | "kernel.domainname" => NamespaceKind::Uts,
+            "kernel.hostname" => return refuse("is set by the configuration's hostname"),
+            "kernel.domainname" => NamespaceKind::Uts,
             _ if ipc => NamespaceKind::Ipc,
             _ => return refuse("isn't a parameter of a namespace"),
         };

@@ -70,11 +70,11 @@ pub(crate) struct Idmap {
     pub gids: Vec<IdMapping>,
 }
 
-/// Sorts a configuration's mounts and devices.
-pub(crate) fn mounts(spec: &Spec, host: &mut Vec<HostMount>) -> Result<Mounts, Error> {
+/// Sorts a configuration's mounts and devices. `confined`: the parent itself is in a user namespace.
+pub(crate) fn mounts(spec: &Spec, confined: bool, host: &mut Vec<HostMount>) -> Result<Mounts, Error> {
     let mut out = Mounts::default();
     for mount in &spec.mounts {
-        out.list.push(one(spec, mount, host, &mut out.sealed)?);
+        out.list.push(one(spec, mount, confined, host, &mut out.sealed)?);
     }
     let at_dev = |m: &&PlannedMount| m.destination == "/dev";
     let made = host.iter().any(|h| matches!(h, HostMount::Dev { .. }));
@@ -91,7 +91,7 @@ pub(crate) fn mounts(spec: &Spec, host: &mut Vec<HostMount>) -> Result<Mounts, E
     out.links = !made;
     for device in devices {
         let destination = clean("linux.devices", &device.path)?;
-        if !spec.uses_user_namespace() {
+        if !spec.uses_user_namespace() && !confined {
             out.devices.push(Device { path: destination, ..device });
             continue;
         }
@@ -109,12 +109,22 @@ pub(crate) fn under_dev(device: &Device) -> Option<&str> {
     name.split('/').all(|c| !matches!(c, "" | "." | "..")).then_some(name)
 }
 
-fn one(spec: &Spec, m: &Mount, host: &mut Vec<HostMount>, sealed: &mut Vec<String>) -> Result<PlannedMount, Error> {
+fn one(
+    spec: &Spec,
+    m: &Mount,
+    confined: bool,
+    host: &mut Vec<HostMount>,
+    sealed: &mut Vec<String>,
+) -> Result<PlannedMount, Error> {
     let field = |reason: String| refused(&format!("mounts: {:?}", m.destination), reason);
     let destination = clean("mounts", &m.destination)?;
     let o = options::options(&m.options);
     let kind = m.kind.as_deref().filter(|k| !k.is_empty()).unwrap_or(if o.bind { "bind" } else { "none" });
-    let own = |ns| spec.has_new(ns) || !spec.uses_user_namespace();
+    let own = |ns| spec.has_new(ns) || !(spec.uses_user_namespace() || confined);
+    // One that is joined together with a user namespace is that one's: what is mounted over it shows its own processes,
+    // where the host's proc would show the host's.
+    let is_joined = |kind| spec.linux.namespaces.iter().any(|n| n.kind == kind && n.path.is_some());
+    let joined = |kind| is_joined(kind) && is_joined(NamespaceKind::User);
     let mut passed = |mount: HostMount| {
         host.push(mount);
         // Descriptor 0 is the root; whether it is a file is known when it is open.
@@ -135,15 +145,20 @@ fn one(spec: &Spec, m: &Mount, host: &mut Vec<HostMount>, sealed: &mut Vec<Strin
         }
         // With a user namespace, the kernel lets these be mounted only over namespaces that belong to it.
         "sysfs" if !own(NamespaceKind::Network) => passed(hosts("/sys", true)),
-        "proc" if !own(NamespaceKind::Pid) => passed(hosts("/proc", false)),
-        "mqueue" if !own(NamespaceKind::Ipc) => passed(hosts("/dev/mqueue", false)),
+        "proc" if !own(NamespaceKind::Pid) && !joined(NamespaceKind::Pid) => passed(hosts("/proc", false)),
+        "mqueue" if !own(NamespaceKind::Ipc) && !joined(NamespaceKind::Ipc) => passed(hosts("/dev/mqueue", false)),
         "cgroup" | "cgroup2" if !own(NamespaceKind::Cgroup) => passed(hosts("/sys/fs/cgroup", false)),
         "tmpfs" if destination == "/dev" => {
             if o.change.set & attr::RDONLY != 0 {
                 sealed.push(destination.clone());
             }
             let options = labelled(spec, kind, o.data);
-            passed(HostMount::Dev { options, attributes: o.change.set & !(attr::NODEV | attr::RDONLY) })
+            let attributes = o.change.set & !(attr::NODEV | attr::RDONLY);
+            match confined {
+                // The nodes are bound there, one by one.
+                true => What::FileSystem { kind: kind.into(), source: m.source.clone(), options, attributes },
+                false => passed(HostMount::Dev { options, attributes }),
+            }
         }
         "cgroup" | "cgroup2" => {
             What::FileSystem { kind: "cgroup2".into(), source: None, options: vec![], attributes: o.change.set }

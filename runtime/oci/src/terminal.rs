@@ -11,6 +11,7 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
 use crate::init::Failure;
+use crate::inroot::Links;
 use crate::plan::ProcessPlan;
 use crate::{inroot, mounts};
 
@@ -67,7 +68,12 @@ fn take(slave: OwnedFd) -> Result<(), Failure> {
 }
 
 fn bind_console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> io::Result<()> {
-    let target = inroot::make_mount_point(root, Path::new("dev/console"), true)?;
+    // A link there would say what is covered, and so might a racing container (CVE-2025-52565).
+    let dev = inroot::make_folder(root, Path::new("dev"))?;
+    let target = inroot::make_mount_point(dev.as_fd(), Path::new("console"), true, Links::Refused)?;
+    if inroot::is_on_proc(&target)? {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
     let copy = mounts::clone_mount(slave, "", false)?;
     mounts::attach(copy.as_fd(), target.as_fd(), "")
 }

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::Step;
 use crate::spec::{IdMapping, Spec};
-use crate::{Error, sys};
+use crate::{Error, procfs, sys};
 
 /// Makes a user namespace with these mappings. A process that lives as long as it takes carries it there.
 pub(crate) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> io::Result<OwnedFd> {
@@ -17,6 +17,14 @@ pub(crate) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> io::Result<OwnedFd
     write_maps(pid, uids, gids)?;
     let path = format!("/proc/{pid}/ns/user");
     Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Whether this process is in a user namespace other than the initial one, without the host's rights: it can make no device
+/// nodes and no device filters, and lower no `oom_score_adj`.
+pub(crate) fn is_confined() -> bool {
+    let whole = |text: String| text.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    // What can't be found out is taken for the usual.
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|text| !whole(text))
 }
 
 /// The configuration with the mappings of a user namespace that it joins, if it doesn't tell them itself.
@@ -49,10 +57,10 @@ pub(crate) fn write_maps(pid: u32, uids: &[IdMapping], gids: &[IdMapping]) -> io
         let text: String = lines.iter().map(|l| format!("{} {} {}\n", l.container_id, l.host_id, l.size)).collect();
         if file == "gid_map" && !rustix::process::geteuid().is_root() {
             // Without privileges groups can be mapped only by who gives up setgroups(2) (user_namespaces(7)).
-            std::fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+            procfs::write(format!("{pid}/setgroups"), "deny")?;
         }
         let name = |e: io::Error| io::Error::new(e.kind(), format!("write {text:?} to {file}: {e}"));
-        std::fs::write(format!("/proc/{pid}/{file}"), &text).map_err(name)?;
+        procfs::write(format!("{pid}/{file}"), &text).map_err(name)?;
     }
     Ok(())
 }

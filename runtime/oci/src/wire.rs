@@ -10,6 +10,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::steps::Mark;
 use crate::sys::{RAW_FAILURE, raw_step};
 
 /// Longest message. A plan holds arguments and environment (2 MiB at most, execve(2)) and a filter.
@@ -22,8 +23,8 @@ pub(crate) const MAX_FDS: usize = 200;
 pub(crate) enum Reply {
     /// Mounts are made; it waits for one byte while the parent runs hooks.
     Mounted,
-    /// Everything is set up; it waits for one byte.
-    Ready,
+    /// Everything is set up; it waits for one byte. With the child's marks of time, if they are asked for.
+    Ready { marks: Vec<Mark> },
     /// A step failed.
     Failed { step: String, errno: i32, said: Option<String> },
     /// The program couldn't be executed.

@@ -5,11 +5,10 @@ use std::io::Read;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::change;
-use crate::digest::{Digest, ImageId};
+use crate::digest::ImageId;
+use crate::draft::Draft;
 use crate::error::Error;
 use crate::image::{History, ImageConfig};
-use crate::model::{ConfigFile, MAX_CONFIG_BYTES, MAX_LAYERS, RootFs};
 use crate::reference::Reference;
 use crate::store::Store;
 
@@ -20,8 +19,8 @@ pub struct Import {
     pub name: Option<Reference>,
     /// Comment in its history; empty: where it came from.
     pub message: String,
-    /// Instructions of a Dockerfile that set the config, such as `CMD ["sh"]`.
-    pub changes: Vec<String>,
+    /// What containers of it are to run with.
+    pub config: ImageConfig,
 }
 
 /// What a container's changes become beside their files.
@@ -37,76 +36,34 @@ pub struct Commit {
     pub created_by: String,
     /// What containers of the image are to run with; `None`: what those of the base do.
     pub config: Option<ImageConfig>,
-    /// Instructions of a Dockerfile that change that.
-    pub changes: Vec<String>,
 }
 
 impl Store {
     /// Makes an image with one layer of a root file system's tar archive, compressed or not.
     pub fn import(&self, archive: &mut dyn Read, import: &Import) -> Result<ImageId, Error> {
-        let mut settings = ImageConfig::default();
-        change::apply_all(&mut settings, &import.changes)?;
-        let unpacked = self.depot.unpack("the imported archive", archive)?;
-        let diff_id = unpacked.measured.diff_id;
-        let _pins = self.pin([diff_id]);
-        self.depot.commit(vec![unpacked])?;
-        let created = now();
+        let added = self.add_layer("the imported archive", archive)?;
+        let mut draft = Draft::scratch();
         let comment = if import.message.is_empty() { "Imported from -" } else { &import.message };
-        let history = History { created: created.clone(), comment: comment.into(), ..History::default() };
-        let config = ConfigFile {
-            created,
-            architecture: "amd64".into(),
-            os: "linux".into(),
-            config: settings,
-            rootfs: RootFs { kind: "layers".into(), diff_ids: vec![diff_id] },
-            history: vec![history],
-            ..ConfigFile::default()
-        };
-        self.finish(&config, vec![diff_id], import.name.as_ref())
+        let history = History { created: now(), comment: comment.into(), ..History::default() };
+        draft.step(import.config.clone(), Some(added.layer), history)?;
+        self.keep(&draft, import.name.as_slice())
     }
 
     /// Makes an image of another and a further layer: `diff` is its tar archive, with whiteouts for what is gone (OCI
     /// image spec, layer.md). `None`: only the config changes.
     pub fn commit(&self, base: &ImageId, diff: Option<&mut dyn Read>, commit: &Commit) -> Result<ImageId, Error> {
-        // Held from here on: the base may lose its last name meanwhile.
-        let layers = match self.records().images().get(base) {
-            Some(record) => record.layers.clone(),
-            None => return Err(Error::NoSuchImage(base.to_string())),
-        };
-        let _base_pins = self.pin(layers.iter().copied());
-        let mut config = ConfigFile::parse(&format!("image {base}"), &self.blob(base, MAX_CONFIG_BYTES)?)?;
-        if let Some(settings) = &commit.config {
-            config.config.clone_from(settings);
-        }
-        change::apply_all(&mut config.config, &commit.changes)?;
-        if diff.is_some() && layers.len() >= MAX_LAYERS {
-            let reason = format!("it has {MAX_LAYERS} layers already");
-            return Err(Error::Invalid { what: format!("image {base}"), reason });
-        }
-        let unpacked = diff.map(|diff| self.depot.unpack("the container's changes", diff)).transpose()?;
-        let added: Vec<Digest> = unpacked.iter().map(|layer| layer.measured.diff_id).collect();
-        let _pins = self.pin(added.iter().copied());
-        self.depot.commit(unpacked.into_iter().collect())?;
-        config.created = now();
-        if !commit.author.is_empty() {
-            config.author.clone_from(&commit.author);
-        }
-        config.history.push(History {
-            created: config.created.clone(),
-            author: config.author.clone(),
+        let (mut draft, _base_pins) = self.draft(base)?;
+        let settings = commit.config.clone().unwrap_or_else(|| draft.config().clone());
+        let added = diff.map(|diff| self.add_layer("the container's changes", diff)).transpose()?;
+        let history = History {
+            created: now(),
+            author: commit.author.clone(),
             created_by: commit.created_by.clone(),
             comment: commit.message.clone(),
-            empty_layer: added.is_empty(),
-        });
-        let layers: Vec<_> = layers.into_iter().chain(added).collect();
-        config.rootfs = RootFs { kind: "layers".into(), diff_ids: layers.clone() };
-        self.finish(&config, layers, commit.name.as_ref())
-    }
-
-    fn finish(&self, config: &ConfigFile, layers: Vec<Digest>, name: Option<&Reference>) -> Result<ImageId, Error> {
-        let json = serde_json::to_vec(config)
-            .map_err(|error| Error::Invalid { what: "the new image's config".into(), reason: error.to_string() })?;
-        self.record(&json, layers, None, &name.into_iter().cloned().collect::<Vec<_>>())
+            ..History::default()
+        };
+        draft.step(settings, added.as_ref().map(|held| held.layer), history)?;
+        self.keep(&draft, commit.name.as_slice())
     }
 }
 

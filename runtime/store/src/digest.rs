@@ -15,6 +15,9 @@ pub struct Digest([u8; 32]);
 /// The ID of an image is the digest of its config.
 pub type ImageId = Digest;
 
+/// The name of a file that is kept once for all images: its fs-verity digest.
+pub(crate) type ObjectId = Digest;
+
 /// Why a text isn't a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a digest of the form sha256:<64 hexadecimal digits>")]
@@ -41,6 +44,16 @@ impl Digest {
     /// The first 12 digits, as Docker shows them.
     pub fn short(&self) -> String {
         self.hex().get(..12).unwrap_or_default().to_owned()
+    }
+
+    /// The digest itself.
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
+    /// From the digest itself.
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// From the 64 digits alone.

@@ -119,6 +119,14 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// The machine config wants a signature, and there is none that is good.
+    #[error("{what} refused by the machine config (registry.require_signature): {reason}")]
+    Unsigned {
+        /// What was to be pulled or run.
+        what: String,
+        /// What is wrong with its signatures.
+        reason: String,
+    },
     /// The caller's stream failed.
     #[error("reading {what}")]
     Read {
@@ -187,7 +195,7 @@ impl Error {
                 Kind::NotFound
             }
             Self::Conflict { .. } => Kind::Conflict,
-            Self::Policy { .. } => Kind::Forbidden,
+            Self::Policy { .. } | Self::Unsigned { .. } => Kind::Forbidden,
             Self::Ambiguous(_) | Self::Reference(_) | Self::Invalid { .. } | Self::Junk { .. } | Self::Entry { .. } => {
                 Kind::BadParameter
             }
@@ -199,7 +207,7 @@ impl Error {
     pub(crate) fn is_of_registry(&self) -> bool {
         match self {
             Self::NotInRegistry { .. } | Self::Denied { .. } | Self::Registry { .. } | Self::Fetch { .. } => true,
-            Self::Digest { .. } | Self::Junk { .. } | Self::NoPlatform(..) => true,
+            Self::Digest { .. } | Self::Junk { .. } | Self::NoPlatform(..) | Self::Unsigned { .. } => true,
             Self::Read { source, .. } => source.kind() != io::ErrorKind::StorageFull,
             _ => false,
         }

@@ -163,6 +163,11 @@ impl Platform {
     }
 }
 
+/// Whether images for `os[/architecture[/variant]]` run on this machine.
+pub fn runs_here(platform: &str) -> bool {
+    Platform::runnable(platform).is_some()
+}
+
 /// `linux/amd64`, with a variant `linux/amd64/v2`.
 impl std::fmt::Display for Platform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

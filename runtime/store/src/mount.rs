@@ -1,60 +1,92 @@
-//! An image mounted for one container.
+//! An image mounted for one container, or for a look at what a container has changed.
 //!
-//! Each layer's folder is cloned as a mount of its own, seen through an ID mapping where one is given, and stacked by
-//! overlayfs. So containers with different user namespaces share the files of an image without a copy or a chown.
-//! Nothing of it is visible in any namespace until the caller attaches the mount.
+//! The image's tree is mounted as erofs, straight from its file, seen through an ID mapping where one is given, and
+//! overlayfs puts the objects behind the names and a writable folder above. So containers with different user
+//! namespaces share the files of images without a copy or a chown, on disk as in memory. Nothing of it is visible in
+//! any namespace until the caller attaches the mount.
+//!
+//! Where the store is sealed, overlayfs compares each object's fs-verity digest with the one in the tree before it
+//! opens it (`verity=require`), the tree's own has been compared with its name, and the kernel checks each block that
+//! it reads of either: what has been changed on disk is an I/O error.
 //!
 //! Before Linux 6.15 overlayfs takes layers only from mounts of the caller's own mount namespace, detached ones not
-//! among them. So the stacking happens on a thread with a mount namespace for itself, in which each mapped clone is
-//! attached over its folder; the namespace ends with the thread, and overlayfs keeps what it needs.
+//! among them. So the stacking happens on a thread with a mount namespace for itself, in which the tree covers the
+//! folder of all trees; the namespace ends with the thread, and overlayfs keeps what it needs.
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat, open, openat, stat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
 };
 
+use crate::digest::ImageId;
 use crate::error::Error;
-use crate::store::IdMap;
+use crate::store::{IdMap, Store};
 use crate::sys;
-use crate::userns::Namespaces;
+use crate::trees::TreeFile;
 
 /// Bytes of stack of the thread that mounts.
 const STACK_BYTES: usize = 128 << 10;
 
-/// Mounts the trees of an image's layers, lowest first, below a writable folder.
-pub fn mount(
-    image: &str,
-    trees: &[PathBuf],
-    upper: &Path,
-    mapping: Option<IdMap>,
-    namespaces: &Namespaces,
-) -> Result<OwnedFd, Error> {
-    let fail = |step: &str| {
-        let (image, step) = (image.to_owned(), step.to_owned());
-        move |source: std::io::Error| Error::Mount { image, step, source }
-    };
-    // Here and not on the thread: the namespace's process ends with the thread that started it.
-    let namespace = match mapping {
-        None => None,
-        Some(mapping) => Some(namespaces.get(mapping).map_err(fail("making a user namespace"))?),
-    };
-    std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("mount".into())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || {
-                own_mount_namespace().map_err(fail("making a mount namespace"))?;
-                stack(image, trees, upper, mapping, namespace.as_ref().map(|namespace| namespace.as_fd()))
-            })
-            .map_err(fail("starting a thread"))?
-            .join()
-            .map_err(|_| fail("stacking the layers")(std::io::Error::other("the thread panicked")))?
-    })
+/// What overlayfs puts above an image.
+#[derive(Clone, Copy)]
+enum Above<'a> {
+    /// A writable folder: `upper` and `work` in it.
+    Writable(&'a Path),
+    /// The `upper` of such a folder, only to be read.
+    Readable(&'a Path),
+    /// Nothing.
+    Nothing,
+}
+
+impl Store {
+    /// Mounts an image for one container: its files read-only below, `upper/upper` above. The mount is detached,
+    /// visible in no namespace until its descriptor is attached with `move_mount`.
+    /// With a mapping, the host sees a file of the container's user n owned by `host_base + n`.
+    pub fn mount(&self, image: &ImageId, upper: &Path, mapping: Option<IdMap>) -> Result<OwnedFd, Error> {
+        self.mounted(image, Above::Writable(upper), mapping)
+    }
+
+    /// Mounts an image only to be read, with what a container has changed where its folder is given. That container may
+    /// run: what it does meanwhile may be seen or not.
+    pub fn view(&self, image: &ImageId, upper: Option<&Path>, mapping: Option<IdMap>) -> Result<OwnedFd, Error> {
+        self.mounted(image, upper.map_or(Above::Nothing, Above::Readable), mapping)
+    }
+
+    fn mounted(&self, image: &ImageId, above: Above<'_>, mapping: Option<IdMap>) -> Result<OwnedFd, Error> {
+        let stack = Stack {
+            image,
+            tree: self.tree(image)?,
+            trees: self.trees.folder(),
+            objects: self.depot.objects.folder(),
+            above,
+            mapping,
+        };
+        // Here and not on the thread: the namespace's process ends with the thread that started it.
+        let namespace = match mapping {
+            None => None,
+            Some(mapping) => {
+                Some(self.namespaces.get(mapping).map_err(|error| stack.fail("making a user namespace", error))?)
+            }
+        };
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("mount".into())
+                .stack_size(STACK_BYTES)
+                .spawn_scoped(scope, || {
+                    own_mount_namespace().map_err(|error| stack.fail("making a mount namespace", error))?;
+                    stack.mount(namespace.as_ref().map(|namespace| namespace.as_fd()))
+                })
+                .map_err(|error| stack.fail("starting a thread", error))?
+                .join()
+                .map_err(|_| stack.fail("stacking", std::io::Error::other("the thread panicked")))?
+        })
+    }
 }
 
 /// Leaves the calling thread alone in a copy of its mount namespace, whose changes stay there.
@@ -64,49 +96,83 @@ fn own_mount_namespace() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Stacks the layers; the calling thread has a mount namespace for itself.
-fn stack(
-    image: &str,
-    trees: &[PathBuf],
-    upper: &Path,
+/// What is stacked.
+struct Stack<'a> {
+    image: &'a ImageId,
+    tree: TreeFile,
+    trees: &'a Path,
+    objects: &'a Path,
+    above: Above<'a>,
     mapping: Option<IdMap>,
-    namespace: Option<BorrowedFd<'_>>,
-) -> Result<OwnedFd, Error> {
-    let fail = |step: String| {
-        let image = image.to_owned();
-        move |error: std::io::Error| Error::Mount { image, step, source: error }
-    };
-    let (top, work) = prepare(trees, upper, mapping)?;
-    if let Some(namespace) = namespace {
-        // An image may have the same layer twice.
-        for tree in trees.iter().collect::<std::collections::BTreeSet<_>>() {
-            let step = format!("mapping the owners in {}", tree.display());
-            attach_mapped(tree, namespace).map_err(fail(step))?;
+}
+
+impl Stack<'_> {
+    fn fail(&self, step: impl Into<String>, source: impl Into<std::io::Error>) -> Error {
+        Error::Mount { image: self.image.to_string(), step: step.into(), source: source.into() }
+    }
+
+    /// Stacks it all; the calling thread has a mount namespace for itself.
+    fn mount(&self, namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
+        let tree = self.mount_tree()?;
+        if let Some(namespace) = namespace {
+            sys::map_ids(tree.as_fd(), namespace).map_err(|error| self.fail("mapping owners", error))?;
         }
+        move_mount(&tree, "", CWD, self.trees, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|error| self.fail("attaching the tree", error))?;
+        let name =
+            |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| self.fail("naming a folder", Errno::ILSEQ));
+        let mut options = vec![("source", "overlay".to_owned())];
+        let folders = match self.above {
+            Above::Writable(folder) => Some(prepare(self.trees, folder, self.mapping)?),
+            Above::Readable(folder) => {
+                options.push(("lowerdir+", name(&folder.join("upper"))?));
+                None
+            }
+            Above::Nothing => None,
+        };
+        options.extend([("lowerdir+", name(self.trees)?), ("datadir+", name(self.objects)?)]);
+        if let Some((upper, work)) = &folders {
+            options.extend([("upperdir", fd_path(upper)), ("workdir", fd_path(work))]);
+        }
+        // Said out loud, because distributions differ in what they build in. Without the first two there is no way from
+        // names to objects; `xino` gives all files of a container one device number, which `tar` and `find` look at.
+        for (key, value) in [("metacopy", "on"), ("redirect_dir", "on"), ("index", "off"), ("xino", "on")] {
+            options.push((key, value.into()));
+        }
+        if self.tree.is_sealed {
+            options.push(("verity", "require".into()));
+        }
+        self.file_system("overlay", &options)
     }
-    let overlay =
-        fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| fail("opening overlayfs".into())(e.into()))?;
-    let set = |key: &str, value: &str| {
-        fsconfig_set_string(&overlay, key, value)
-            .map_err(|e| fail(format!("setting {key} of overlayfs{}", kernel_messages(&overlay)))(e.into()))
-    };
-    set("source", "overlay")?;
-    // Overlayfs wants the topmost of the lower layers first.
-    for tree in trees.iter().rev() {
-        let path = tree.to_str().ok_or_else(|| fail("naming a layer".into())(Errno::ILSEQ.into()))?;
-        set("lowerdir+", path)?;
+
+    /// The tree, straight from its file. Files of tmpfs can't serve (where a state disk that fails is replaced by memory):
+    /// a copy in ramfs can.
+    fn mount_tree(&self) -> Result<OwnedFd, Error> {
+        let erofs = |file: &File| self.file_system("erofs", &[("source", fd_path(file))]);
+        match erofs(&self.tree.file) {
+            Err(Error::Mount { source, .. }) if source.raw_os_error() == Some(libc::ENOTBLK) => {}
+            other => return other,
+        }
+        let memory = self.file_system("ramfs", &[])?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let copy =
+            openat(&memory, "tree", flags, Mode::RUSR).map_err(|error| self.fail("making a file in memory", error))?;
+        let mut copy = File::from(copy);
+        std::io::copy(&mut &self.tree.file, &mut copy).map_err(|error| self.fail("copying the tree", error))?;
+        erofs(&copy)
     }
-    set("upperdir", &fd_path(&top))?;
-    set("workdir", &fd_path(&work))?;
-    // Said out loud, because distributions differ in what they build in: features that make an upper layer
-    // unreadable to older kernels, or trust attributes in it, stay off.
-    for (key, value) in [("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow"), ("xino", "off")] {
-        set(key, value)?;
+
+    fn file_system(&self, kind: &str, options: &[(&str, String)]) -> Result<OwnedFd, Error> {
+        let context =
+            fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|error| self.fail(format!("opening {kind}"), error))?;
+        for (key, value) in options {
+            fsconfig_set_string(&context, *key, value.as_str())
+                .map_err(|e| self.fail(format!("setting {key} of {kind}{}", kernel_messages(&context)), e))?;
+        }
+        fsconfig_create(&context).map_err(|e| self.fail(format!("making {kind}{}", kernel_messages(&context)), e))?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+            .map_err(|error| self.fail(format!("mounting {kind}"), error))
     }
-    fsconfig_create(&overlay)
-        .map_err(|e| fail(format!("making the overlay{}", kernel_messages(&overlay)))(e.into()))?;
-    fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .map_err(|e| fail("mounting the overlay".into())(e.into()))
 }
 
 /// What the kernel has to say about a mount that it refused: a file system context is read message by message
@@ -123,20 +189,13 @@ fn kernel_messages(context: &OwnedFd) -> String {
     if text.is_empty() { text } else { text + ")" }
 }
 
-/// Covers a folder with itself, seen through the mapping of a user namespace.
-fn attach_mapped(tree: &Path, namespace: BorrowedFd<'_>) -> std::io::Result<()> {
-    let mount = open_tree(CWD, tree, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    sys::map_ids(mount.as_fd(), namespace)?;
-    Ok(move_mount(mount, "", CWD, tree, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
-}
-
 /// The writable folders: made for a new container, left as they are for one that starts again.
-fn prepare(trees: &[PathBuf], upper: &Path, mapping: Option<IdMap>) -> Result<(OwnedFd, OwnedFd), Error> {
+fn prepare(tree: &Path, upper: &Path, mapping: Option<IdMap>) -> Result<(OwnedFd, OwnedFd), Error> {
     std::fs::create_dir_all(upper).map_err(Error::io("making folder", upper))?;
     let folder = open_folder(upper)?;
     let base = mapping.map_or(0, |mapping| mapping.host_base);
-    // The root of the overlay looks like the upper folder: take the image's mode, Docker's 0755 where it has none.
-    let mode = trees.last().and_then(|tree| stat(tree).ok()).map_or(0o755, |stat| stat.st_mode & 0o7777);
+    // The root of the overlay looks like the upper folder: take the image's mode.
+    let mode = stat(tree).map_or(0o755, |stat| stat.st_mode & 0o7777);
     let make = |name: &str, mode: u32| -> Result<OwnedFd, Error> {
         let path = upper.join(name);
         let fail = |operation| {
@@ -165,6 +224,6 @@ fn open_folder(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 /// How a string names a descriptor: overlayfs takes descriptors themselves only from Linux 6.13 on.
-fn fd_path(fd: &OwnedFd) -> String {
+fn fd_path(fd: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, ImageId};
 use crate::error::Error;
 use crate::reference::Reference;
+use crate::registry::signature::Signed;
 
 /// Longest `images.json`.
 const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -29,9 +30,15 @@ pub struct Record {
     pub manifest: Option<Digest>,
     /// Diff IDs of its layers.
     pub layers: Vec<Digest>,
+    /// The file of its tree; `None`: not made yet.
+    #[serde(default)]
+    pub tree: Option<Digest>,
     /// When it got a name last, seconds since 1970.
     #[serde(default)]
     pub tagged_unix_s: Option<i64>,
+    /// The signature that it was pulled with.
+    #[serde(default)]
+    pub signed: Option<Signed>,
 }
 
 /// All images.
@@ -86,10 +93,18 @@ impl Images {
     }
 
     /// Adds an image, or what is new about it.
-    pub fn add(&mut self, id: ImageId, layers: Vec<Digest>, manifest: Option<Digest>) {
+    pub fn add(&mut self, id: ImageId, layers: Vec<Digest>, tree: Option<Digest>, manifest: Option<Digest>) {
         let record = self.images.entry(id).or_default();
         record.layers = layers;
+        record.tree = tree;
         record.manifest = manifest.or(record.manifest);
+    }
+
+    /// Notes an image's signature.
+    pub fn sign(&mut self, id: &ImageId, signed: Signed) -> Result<(), Error> {
+        let record = self.images.get_mut(id).ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        record.signed = Some(signed);
+        Ok(())
     }
 
     /// Gives an image a name; another image that has it loses it.
@@ -155,9 +170,27 @@ impl Images {
         }
     }
 
-    /// Configs and manifests of all images.
+    /// Configs, manifests and signed indexes of all images.
     pub fn blobs(&self) -> BTreeSet<Digest> {
-        self.images.iter().flat_map(|(id, record)| [Some(*id), record.manifest]).flatten().collect()
+        let index = |record: &Record| record.signed.as_ref().and_then(|signed| signed.index);
+        self.images.iter().flat_map(|(id, record)| [Some(*id), record.manifest, index(record)]).flatten().collect()
+    }
+
+    /// The files of all images' trees.
+    pub fn trees(&self) -> BTreeSet<Digest> {
+        self.images.values().filter_map(|record| record.tree).collect()
+    }
+
+    /// The tree of an image of these layers.
+    pub fn tree_of(&self, layers: &[Digest]) -> Option<Digest> {
+        self.images.values().filter(|record| record.layers == layers).find_map(|record| record.tree)
+    }
+
+    /// Notes the tree of an image.
+    pub fn set_tree(&mut self, id: &ImageId, tree: Digest) {
+        if let Some(record) = self.images.get_mut(id) {
+            record.tree = Some(tree);
+        }
     }
 
     /// Images with a tag of this repository, with those tags: for a name without tag and digest.

@@ -6,7 +6,7 @@ use crate::image::Image;
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::registry::look::{Distribution, SearchResult};
-use crate::registry::{credentials, look, pull, push};
+use crate::registry::{credentials, look, pull, push, signature};
 use crate::store::Store;
 
 /// How an image is pulled.
@@ -82,7 +82,11 @@ impl Store {
         let by_digest = name_or_id.contains("@sha256:")
             || Digest::from_hex(name_or_id.strip_prefix("sha256:").unwrap_or(name_or_id)).is_ok();
         self.allow(by_digest, || format!("running {name_or_id}"))?;
-        self.image(name_or_id)
+        let image = self.image(name_or_id)?;
+        if !self.options.signature_keys.is_empty() {
+            signature::check(self, &image.id)?;
+        }
+        Ok(image)
     }
 
     fn allow(&self, by_digest: bool, what: impl FnOnce() -> String) -> Result<(), Error> {

@@ -76,7 +76,7 @@ mod tests {
     fn images(tags: &[&str]) -> (Images, ImageId) {
         let mut images = Images::default();
         let id = Digest::of(b"config");
-        images.add(id, vec![Digest::of(b"layer")], None);
+        images.add(id, vec![Digest::of(b"layer")], None, None);
         for tag in tags {
             images.name(&id, &tag.parse().unwrap(), 0).unwrap();
         }

@@ -6,10 +6,11 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keel_durable as durable;
 use keel_fetch::{Client, Proxies};
+use keel_spec::tuf::PublicKey;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::digest::{Digest, ImageId};
@@ -20,8 +21,10 @@ use crate::model::{ConfigFile, MAX_CONFIG_BYTES};
 use crate::progress::{Progress, Status};
 use crate::records::{Images, Record, Records};
 use crate::reference::Reference;
+use crate::registry::signature::Signed;
+use crate::trees::Trees;
 use crate::userns::Namespaces;
-use crate::{load, mount, remove};
+use crate::{load, remove};
 
 /// How a store works.
 #[derive(Clone, Debug, Default)]
@@ -36,8 +39,13 @@ pub struct Options {
     pub proxies: Proxies,
     /// Whether images are pulled and run by digest only.
     pub require_digest: bool,
+    /// Keys of which one must have signed each image that is pulled or run; none: signatures aren't asked for.
+    pub signature_keys: Vec<PublicKey>,
     /// How long nothing may come from a registry before it counts as broken off; `None`: 30 s.
     pub stall_limit: Option<Duration>,
+    /// Longest wait for another process that has the store open: one that was killed may take a moment to be gone, and
+    /// what it was cloning holds the lock until it executes its program.
+    pub lock_wait: Duration,
 }
 
 /// Which IDs of the host stand for 0, 1, … of a container, for users and groups alike.
@@ -58,6 +66,20 @@ pub struct Loaded {
     pub tags: Vec<String>,
 }
 
+/// Pause between two tries for the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes the lock, waiting for it as long as `limit`.
+fn take(lock: &File, limit: Duration) -> Result<(), rustix::io::Errno> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+    }
+}
+
 /// One step of removing an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
@@ -72,10 +94,11 @@ pub enum Removed {
 pub struct Store {
     root: PathBuf,
     pub(crate) depot: Depot,
+    pub(crate) trees: Trees,
     records: Mutex<Records>,
     /// Layers that an operation counts on before a record names them, with how many do.
     pins: Mutex<HashMap<Digest, u32>>,
-    namespaces: Namespaces,
+    pub(crate) namespaces: Namespaces,
     pub(crate) options: Options,
     pub(crate) client: Client,
     _lock: OwnedFd,
@@ -86,7 +109,7 @@ impl Store {
     pub fn open(root: &Path, options: Options) -> Result<Self, Error> {
         std::fs::create_dir_all(root.join("blobs/sha256")).map_err(Error::io("making folder", root))?;
         let lock = File::create(root.join("lock")).map_err(Error::io("making the lock of", root))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        take(&lock, options.lock_wait)
             .map_err(|error| Error::io("locking (is it open elsewhere?)", root)(error.into()))?;
         let default = keel_fetch::Options::default();
         let client = Client::new(keel_fetch::Options {
@@ -96,11 +119,12 @@ impl Store {
             ..default
         });
         let client = client.map_err(|source| Error::Fetch { reference: "images".into(), source })?;
-        let depot = Depot::open(root)?;
+        let (depot, trees) = (Depot::open(root)?, Trees::open(root)?);
         let (records, reliable) = Records::open(root)?;
         let store = Self {
             root: root.to_owned(),
             depot,
+            trees,
             records: Mutex::new(records),
             pins: Mutex::default(),
             namespaces: Namespaces::default(),
@@ -111,7 +135,10 @@ impl Store {
         if reliable {
             store.sweep(store.depot.all()?);
             store.sweep_blobs()?;
+            let known = store.records().images().trees();
+            store.trees.forget(store.trees.all()?.into_iter().filter(|tree| !known.contains(tree)));
         }
+        store.depot.clear()?;
         Ok(store)
     }
 
@@ -131,6 +158,11 @@ impl Store {
             loaded.push(Loaded { id, tags });
         }
         Ok(loaded)
+    }
+
+    /// The HTTP client, with the machine config's proxies and certificate authorities.
+    pub fn http(&self) -> &Client {
+        &self.client
     }
 
     /// All images, newest first.
@@ -202,6 +234,7 @@ impl Store {
             let before = records.images().clone();
             let changed = records.change(change)?;
             self.forget_blobs(&before, records.images());
+            self.trees.forget(before.trees().difference(&records.images().trees()).copied());
             changed
         };
         removed.extend(self.sweep(layers).into_iter().map(|layer| Removed::Deleted(layer.to_string())));
@@ -233,18 +266,6 @@ impl Store {
         Ok(())
     }
 
-    /// Mounts an image for one container: its layers read-only below, `upper/upper` above. The mount is detached,
-    /// visible in no namespace until its descriptor is attached with `move_mount`.
-    /// With a mapping, the host sees a file of the container's user n owned by `host_base + n`.
-    pub fn mount(&self, image: &ImageId, upper: &Path, mapping: Option<IdMap>) -> Result<OwnedFd, Error> {
-        let layers = match self.records().images().get(image) {
-            Some(record) => record.layers.clone(),
-            None => return Err(Error::NoSuchImage(image.to_string())),
-        };
-        let trees: Vec<_> = layers.iter().map(|layer| self.depot.tree(layer)).collect();
-        mount::mount(&image.to_string(), &trees, upper, mapping, &self.namespaces)
-    }
-
     /// Writes an image's config and record: from here on it exists.
     pub(crate) fn record(
         &self,
@@ -253,15 +274,26 @@ impl Store {
         manifest: Option<&[u8]>,
         names: &[Reference],
     ) -> Result<ImageId, Error> {
+        let tree = self.plant(&layers)?;
         let mut records = self.records();
         // With the records held: a removal must not take the blobs away in between.
         let id = self.write_blob(config)?;
         let manifest = manifest.map(|manifest| self.write_blob(manifest)).transpose()?;
         records.change(|images| {
-            images.add(id, layers, manifest);
+            images.add(id, layers, Some(tree), manifest);
             names.iter().try_for_each(|name| images.name(&id, name, now_unix_s()))
         })?;
         Ok(id)
+    }
+
+    /// Notes the signature that an image was pulled with, and the index that it is of.
+    pub(crate) fn note_signature(&self, id: &ImageId, mut signed: Signed, index: Option<&[u8]>) -> Result<(), Error> {
+        let mut records = self.records();
+        signed.index = index.map(|index| self.write_blob(index)).transpose()?;
+        let before = records.images().clone();
+        records.change(|images| images.sign(id, signed))?;
+        self.forget_blobs(&before, records.images());
+        Ok(())
     }
 
     /// Keeps a config or manifest by its digest.
@@ -282,8 +314,8 @@ impl Store {
     }
 
     /// Removes those of these layers that nothing refers to any more.
-    fn sweep(&self, layers: Vec<Digest>) -> Vec<Digest> {
-        let mut removed = Vec::new();
+    fn sweep(&self, layers: impl IntoIterator<Item = Digest>) -> Vec<Digest> {
+        let (mut removed, mut hidden) = (Vec::new(), Vec::new());
         for layer in layers {
             // Both locks are held for the rename, so that nobody comes to count on the layer meanwhile.
             let records = self.records();
@@ -292,9 +324,15 @@ impl Store {
                 continue;
             }
             match self.depot.remove(&layer) {
-                Ok(()) => removed.push(layer),
+                Ok(layer_hidden) => {
+                    hidden.push(layer_hidden);
+                    removed.push(layer);
+                }
                 Err(error) => log::warn!("layer {layer} stays: {error}"),
             }
+        }
+        if let Err(error) = self.depot.forget(hidden) {
+            log::warn!("files of removed layers stay: {error}");
         }
         removed
     }
@@ -349,7 +387,7 @@ pub(crate) fn now_unix_s() -> i64 {
 }
 
 /// Layers held by an operation. When it ends without having recorded an image, they go.
-pub(crate) struct Pins<'a> {
+pub struct Pins<'a> {
     store: &'a Store,
     layers: Vec<Digest>,
 }

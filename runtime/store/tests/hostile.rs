@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::{Cursor, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use common::{assert_nothing_left, import, store};
@@ -151,6 +152,7 @@ fn streams_cut_anywhere_are_refused() {
 fn entries_that_take_the_place_of_others_are_saved_as_they_came() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
+    let last = [b'l'; 3000];
     let archive = Archive::default()
         .file("file", b"first")
         .entry(EntryType::Directory, "folder", "", b"")
@@ -160,20 +162,30 @@ fn entries_that_take_the_place_of_others_are_saved_as_they_came() {
         .file("file", b"third")
         .file("folder", b"no folder any more")
         .entry(EntryType::Directory, "file", "", b"")
-        .file("file/in", b"last")
+        .file("file/in", &last)
         .file(".wh.gone", b"")
         .end();
-    import(&store, &mut Cursor::new(archive), "replaced:1").unwrap();
-    let image = store.image("replaced:1").unwrap();
-    let tree = folder.path().join("store/layers").join(image.layers[0].hex()).join("fs");
-    assert_eq!(std::fs::read(tree.join("folder")).unwrap(), b"no folder any more");
-    assert_eq!(std::fs::read(tree.join("file/in")).unwrap(), b"last");
+    let id = import(&store, &mut Cursor::new(archive), "replaced:1").unwrap();
+    let mount = store.view(&id, None, None).unwrap();
+    let root = Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string());
+    assert_eq!(std::fs::read(root.join("folder")).unwrap(), b"no folder any more");
+    assert_eq!(std::fs::read(root.join("file/in")).unwrap(), last);
     // Writing checks the digest of what it puts together.
     store.save(&["replaced:1".into()]).unwrap().write(&mut std::io::sink()).unwrap();
-    let changed = tree.join("file/in");
-    std::fs::write(&changed, b"LAST").unwrap();
+    let mut changed = last.to_vec();
+    changed[0] += 1;
+    replace_object(folder.path(), &last, &changed);
     let error = store.save(&["replaced:1".into()]).unwrap().write(&mut std::io::sink()).unwrap_err();
     assert!(matches!(error, Error::Digest { .. }), "{error:?}");
+}
+
+/// Puts other bytes into the place of an object.
+fn replace_object(folder: &Path, content: &[u8], other: &[u8]) {
+    let objects = std::fs::read_dir(folder.join("store/objects")).unwrap();
+    let mut paths = objects.map(|entry| entry.unwrap().path());
+    let path = paths.find(|path| std::fs::read(path).unwrap() == content).expect("content is kept as an object");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, other).unwrap();
 }
 
 /// Runs on a small file system of its own, which goes with its thread.
@@ -233,9 +245,25 @@ fn a_full_disk_is_told_and_the_space_comes_back() {
 }
 
 #[test]
+fn a_store_in_memory_mounts_its_images() {
+    on_small_disk("size=48m", |folder| {
+        let store = store(folder);
+        let archive = Archive::default().file("small", b"x").file("large", &[7; 5000]).end();
+        let id = import(&store, &mut Cursor::new(archive), "memory:1").unwrap();
+        let mount = store.mount(&id, &folder.join("container"), None).unwrap();
+        let root = Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string());
+        assert_eq!(std::fs::read(root.join("small")).unwrap(), b"x");
+        assert_eq!(std::fs::read(root.join("large")).unwrap(), [7; 5000]);
+    });
+}
+
+#[test]
 fn a_disk_without_inodes_is_told_as_well_and_load_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let many = (0..3000).fold(Archive::default(), |archive, number| archive.file(&format!("f{number}"), b""));
+    // Each larger than what is kept with the metadata, and other than the rest.
+    let content = |number: u32| [&number.to_le_bytes()[..], &[7; 2500]].concat();
+    let many =
+        (0..1500).fold(Archive::default(), |archive, number| archive.file(&format!("f{number}"), &content(number)));
     let source = store(folder.path());
     import(&source, &mut Cursor::new(many.end()), "many:1").unwrap();
     let archive = archive_of(&source, "many:1");

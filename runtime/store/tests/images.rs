@@ -98,7 +98,8 @@ fn an_archive_is_loaded_mounted_and_removed() {
 
     let removed = store.remove("keel/test:1", false, &|_| false).unwrap();
     assert!(removed.contains(&Removed::Deleted(id.to_string())) && removed.len() == 4, "{removed:?}");
-    assert!(store.images().is_empty() && empty(folder.path().join("store/layers")));
+    assert!(store.images().is_empty());
+    common::assert_nothing_left(folder.path());
 }
 
 #[test]
@@ -179,11 +180,17 @@ fn images_are_pulled_from_a_real_registry() {
 #[test]
 fn a_crash_leaves_no_half_layer() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(folder.path().join("store/tmp/layer-0/fs/etc")).unwrap();
-    let orphan = folder.path().join("store/layers").join("0".repeat(64));
+    let root = folder.path().join("store");
+    std::fs::create_dir_all(root.join("tmp/0/layer")).unwrap();
+    let orphan = root.join("recipes").join("0".repeat(64));
     std::fs::create_dir_all(&orphan).unwrap();
     std::fs::write(orphan.join("layer.json"), r#"{"size_bytes":1}"#).unwrap();
+    std::fs::write(orphan.join("objects"), "").unwrap();
+    for place in ["objects", "trees", "blobs/sha256"] {
+        std::fs::create_dir_all(root.join(place)).unwrap();
+        std::fs::write(root.join(place).join("1".repeat(64)), "x").unwrap();
+    }
     let _store = store(folder.path(), &[]);
-    assert!(empty(folder.path().join("store/tmp")) && empty(folder.path().join("store/layers")));
-    assert!(Store::open(&folder.path().join("store"), Options::default()).is_err(), "open twice");
+    common::assert_nothing_left(folder.path());
+    assert!(Store::open(&root, Options::default()).is_err(), "open twice");
 }

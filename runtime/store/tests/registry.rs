@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::debian::{guarded, plain};
 use common::{archive_of_file, import, is_empty, noise};
-use keel_store::{Auth, Commit, Error, Options, Pull, Reference, Status, Store};
+use keel_store::{Auth, Commit, Error, ImageConfig, Options, Pull, Reference, Status, Store};
 
 fn open(folder: &Path, name: &str, options: Options) -> Store {
     Store::open(&folder.join(name), options).unwrap()
@@ -34,7 +34,8 @@ fn an_image_is_pushed_with_tls_and_password_and_comes_back_the_same() {
     // More than one chunk, of content that doesn't shrink.
     let base = import(&store, &mut Cursor::new(archive_of_file("large", &noise(12 << 20))), "large:1").unwrap();
     let name = format!("{}/team/image:1", registry.address);
-    let commit = Commit { name: Some(name.parse().unwrap()), changes: vec!["CMD [\"x\"]".into()], ..Commit::default() };
+    let config = ImageConfig { cmd: Some(vec!["x".into()]), ..ImageConfig::default() };
+    let commit = Commit { name: Some(name.parse().unwrap()), config: Some(config), ..Commit::default() };
     let diff = archive_of_file("more", b"small");
     let id = store.commit(&base, Some(&mut Cursor::new(diff)), &commit).unwrap();
 
@@ -104,7 +105,7 @@ fn what_pulls_and_tags_need_survives_removals_beside_them() {
         }
     });
     assert!(store.images().is_empty());
-    for part in ["layers", "tmp", "blobs/sha256"] {
+    for part in ["recipes", "objects", "trees", "tmp", "blobs/sha256"] {
         assert!(is_empty(&folder.path().join("store").join(part)), "{part}");
     }
 }
@@ -121,5 +122,5 @@ fn an_image_in_use_stays_mountable_and_goes_when_it_is_free() {
     let store = open(folder.path(), "store", Options::default());
     store.mount(&id, &folder.path().join("container"), None).unwrap();
     assert_eq!(store.prune(&id, &|_| false).unwrap().len(), 2);
-    assert!(is_empty(&folder.path().join("store/layers")) && is_empty(&folder.path().join("store/blobs/sha256")));
+    assert!(is_empty(&folder.path().join("store/recipes")) && is_empty(&folder.path().join("store/blobs/sha256")));
 }

@@ -113,6 +113,18 @@ fn usable(ip: IpAddr) -> Result<IpAddr, String> {
     Ok(ip)
 }
 
+/// A name of a container, a network or a volume, by Docker's rule.
+pub(super) fn object_name(text: &str) -> Result<(), &'static str> {
+    let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    match first && text.len() > 1 && text.len() <= 128 && text.bytes().all(rest) {
+        true => Ok(()),
+        false => {
+            Err("is not a name: want 2 to 128 letters, digits, dots, hyphens and underscores, a letter or digit first")
+        }
+    }
+}
+
 /// An address to listen on.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<SocketAddr>() {

@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::compose::from_toml::Raw;
+
 type Text = Option<Spanned<String>>;
 type Texts = Option<Spanned<Vec<Spanned<String>>>>;
 type Number = Option<Spanned<i64>>;
@@ -20,6 +22,10 @@ pub(super) struct Fragment {
     pub health: Health,
     pub registry: Registry,
     pub proxy: Proxy,
+    pub container: Vec<Spanned<Raw>>,
+    pub container_network: Vec<Spanned<Raw>>,
+    pub volume: Vec<Spanned<Raw>>,
+    pub compose: Text,
 }
 
 #[derive(Default, Deserialize)]
@@ -38,6 +44,17 @@ pub(super) struct Api {
     pub client_ca_pem: Text,
     pub issuer_cert_pem: Text,
     pub issuer_key_pem: Text,
+    pub default_role: Text,
+    pub audit_reads: Option<bool>,
+    pub user: Vec<Spanned<User>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct User {
+    pub name: Text,
+    pub fingerprint: Text,
+    pub role: Spanned<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -48,6 +65,26 @@ pub(super) struct Update {
     pub ca_pem: Text,
     pub mirrors: Texts,
     pub max_kib_per_s: Number,
+    pub kexec: Option<bool>,
+    pub auto: Text,
+    pub channel: Text,
+    pub pin: Text,
+    pub check_every_min: Number,
+    pub check_jitter_min: Number,
+    pub reboot: Text,
+    pub window: Vec<Spanned<Window>>,
+    pub fleetlock_url: Text,
+    pub fleetlock_group: Text,
+    pub report_url: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Window {
+    pub days: Texts,
+    pub start: Spanned<String>,
+    pub length_min: Spanned<i64>,
+    pub time_zone: Text,
 }
 
 #[derive(Default, Deserialize)]
@@ -55,6 +92,8 @@ pub(super) struct Update {
 pub(super) struct Health {
     pub within_s: Number,
     pub settle_s: Number,
+    pub containers: Option<bool>,
+    pub ignore_containers: Texts,
     pub check: Vec<Spanned<Check>>,
 }
 
@@ -72,7 +111,10 @@ pub(super) struct Registry {
     pub insecure: Texts,
     pub ca_pem: Text,
     pub require_digest: Option<bool>,
+    pub require_signature: Option<Spanned<bool>>,
+    pub signature_keys_pem: Texts,
     pub mirror: Vec<Spanned<Mirror>>,
+    pub login: Vec<Spanned<Login>>,
 }
 
 #[derive(Deserialize)]
@@ -80,6 +122,14 @@ pub(super) struct Registry {
 pub(super) struct Mirror {
     pub registry: Spanned<String>,
     pub url: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Login {
+    pub registry: Spanned<String>,
+    pub user: Spanned<String>,
+    pub password: Spanned<String>,
 }
 
 #[derive(Default, Deserialize)]

@@ -1,6 +1,9 @@
 //! From the text of `keel.toml` to [`Settings`], or to the first thing that is wrong with it.
 
+mod declared;
 mod registry;
+mod rollout;
+mod users;
 
 use toml::Spanned;
 
@@ -69,9 +72,12 @@ impl Merge<'_> {
         self.list(&mut update.mirrors, "update.mirrors", &written.update.mirrors, check::url)?;
         let limit = &written.update.max_kib_per_s;
         self.number(&mut update.max_kib_per_s, "update.max_kib_per_s", limit, 0, 1 << 30)?;
+        self.automatic(&mut update.automatic, &written.update)?;
+        update.kexec = written.update.kexec.unwrap_or(update.kexec);
         self.health(&mut settings, &written.health)?;
         self.registry(&mut settings, &written.registry)?;
         self.proxy(&mut settings, &written.proxy)?;
+        settings.declared = self.declared(&written)?;
         Ok(settings)
     }
 
@@ -90,6 +96,7 @@ impl Merge<'_> {
     }
 
     fn api(&self, settings: &mut Settings, written: &fragment::Api) -> Result<(), ConfigError> {
+        self.users(settings, written)?;
         let api = &mut settings.api;
         self.one(&mut api.listen, "api.listen", &written.listen, check::listen)?;
         self.list(&mut api.names, "api.names", &written.names, check::host)?;
@@ -117,6 +124,9 @@ impl Merge<'_> {
         let health = &mut settings.health;
         self.number(&mut health.within_s, "health.within_s", &written.within_s, 10, 3600)?;
         self.number(&mut health.settle_s, "health.settle_s", &written.settle_s, 0, 600)?;
+        health.containers = written.containers.unwrap_or(health.containers);
+        let ignored = &written.ignore_containers;
+        self.list(&mut health.ignore_containers, "health.ignore_containers", ignored, check_name)?;
         if let Some(over) = written.check.get(MAX_LIST) {
             return Err(self.refuse("health.check", over, &format!("has more than {MAX_LIST} entries")));
         }
@@ -253,6 +263,7 @@ url = "https://updates.example.org/keel"
 tries = 2
 mirrors = ["http://192.0.2.9:8080/keel"]
 max_kib_per_s = 512
+kexec = true
 ca_pem = """
 -----BEGIN CERTIFICATE-----
 MIIB
@@ -261,6 +272,8 @@ MIIB
 [health]
 within_s = 60
 settle_s = 0
+containers = false
+ignore_containers = ["batch_1"]
 [[health.check]]
 name = "registry"
 http = "http://10.0.2.2:5000/v2/"
@@ -287,10 +300,11 @@ insecure = ["10.0.2.2:5000", "localhost"]
         assert_eq!(settings.hostname, "web-1");
         assert_eq!(settings.network.address, Some(("192.0.2.7".parse().unwrap(), 24)));
         assert_eq!((settings.update.tries, settings.health.within_s, settings.health.settle_s), (2, 60, 0));
+        assert_eq!((settings.health.containers, settings.health.ignore_containers.len()), (false, 1));
         assert_eq!((settings.update.mirrors.len(), settings.update.max_kib_per_s), (1, 512));
         assert_eq!(settings.health.checks[1].probe, Probe::Tcp("[2001:db8::1]:5432".into()));
         assert_eq!(settings.registry.insecure, ["10.0.2.2:5000", "localhost"]);
-        assert!(!settings.console_prompt);
+        assert!(settings.update.kexec && !settings.console_prompt);
     }
 
     #[test]

@@ -9,6 +9,8 @@ const P256_SPKI_HEAD: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
+/// What precedes the key in an Ed25519 SubjectPublicKeyInfo (RFC 8410).
+const ED25519_SPKI_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// The algorithm in an RSA SubjectPublicKeyInfo (RFC 3279): rsaEncryption without parameters.
 const RSA_ALGORITHM: [u8; 15] =
     [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
@@ -51,6 +53,18 @@ impl PublicKey {
             ("rsa", "rsassa-pss-sha256") => Some(Self::RsaPss(rsa_public_key(&pem(public)?)?.to_vec())),
             _ => None,
         }
+    }
+}
+
+impl PublicKey {
+    /// A key that says itself what it is: a SubjectPublicKeyInfo in PEM, of P-256 or Ed25519. `None` for any other.
+    pub fn from_pem(text: &str) -> Option<Self> {
+        let der = pem(text)?;
+        if let Some(point) = der.strip_prefix(&P256_SPKI_HEAD) {
+            return (point.len() == 65 && point[0] == 4).then(|| Self::P256(point.to_vec()));
+        }
+        let key = der.strip_prefix(&ED25519_SPKI_HEAD)?;
+        (key.len() == 32).then(|| Self::Ed25519(key.to_vec()))
     }
 }
 

@@ -15,22 +15,24 @@ pub struct Time(pub u64);
 #[error("{0:?} is not a time: want YYYY-MM-DDTHH:MM:SSZ, from 1970 to 9999")]
 pub struct InvalidTime(pub String);
 
-const DAY_S: u64 = 86_400;
+/// Seconds of a day.
+pub const DAY_S: u64 = 86_400;
 
 /// Days of the years before `year` since 1970, by the Gregorian calendar.
-fn days_before(year: u64) -> u64 {
+pub(crate) fn days_before(year: u64) -> u64 {
     let leap = |year: u64| year / 4 - year / 100 + year / 400;
     (year - 1970) * 365 + leap(year - 1) - leap(1969)
 }
 
-fn month_days(year: u64) -> [u64; 12] {
+/// Days of each month of a year.
+pub(crate) fn month_days(year: u64) -> [u64; 12] {
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 }
 
 impl Time {
     /// Year, month, day, hour, minute, second in UTC.
-    fn civil(self) -> (u64, u64, u64, u64, u64, u64) {
+    pub(crate) fn civil(self) -> (u64, u64, u64, u64, u64, u64) {
         let (days, seconds) = (self.0 / DAY_S, self.0 % DAY_S);
         // The estimate is never above the true year + 1 nor below it - 1, so that both loops end at once.
         let mut year = (1970 + days / 365).min(9999);

@@ -63,17 +63,22 @@ impl Client<'_> {
         Ok(set)
     }
 
+    /// What the last refresh accepted, from this host's disk alone and however old it is: it tells whether a file was
+    /// published, not whether it is the newest.
+    pub fn kept(store: &Store, trusted_root: &[u8]) -> Result<TrustedSet, Error> {
+        let mut set = TrustedSet::new(trusted_root, Time(0))?;
+        walk_kept_roots(store, &mut set);
+        let file = |role: Role| store.get(role).ok_or_else(|| Error::new(role.file_name(), Problem::Missing));
+        set.update_timestamp(&file(Role::Timestamp)?)?;
+        set.update_snapshot(&file(Role::Snapshot)?)?;
+        set.update_targets(&file(Role::Targets)?)?;
+        Ok(set)
+    }
+
     /// 5.3: from the root that is trusted anyway, over those accepted before, to the repository's newest.
     fn walk_roots(&self, set: &mut TrustedSet) -> Result<(), Error> {
-        let mut newest = self.trusted_root.to_vec();
-        for _ in 0..MAX_KEPT_ROOTS {
-            // A root on disk that isn't accepted is torn or not ours: the repository's is asked for instead.
-            match self.store.root(set.root().version.saturating_add(1)) {
-                Some(bytes) if set.update_root(&bytes).is_ok() => newest = bytes,
-                _ => break,
-            }
-        }
-        self.keep(Role::Root, &newest)?;
+        let newest = walk_kept_roots(self.store, set);
+        self.keep(Role::Root, newest.as_deref().unwrap_or(self.trusted_root))?;
         for _ in 0..MAX_ROOTS {
             let file = format!("{}.root.json", set.root().version.saturating_add(1));
             let Some(bytes) = self.fetch(&file, Role::Root.max_bytes())? else { return Ok(()) };
@@ -178,6 +183,19 @@ impl Client<'_> {
         }
         self.store.put(role, bytes).map_err(|error| Error::new(role.file_name(), Problem::Store(error.to_string())))
     }
+}
+
+/// Over the roots that were accepted before; returns the newest, if there is one.
+fn walk_kept_roots(store: &Store, set: &mut TrustedSet) -> Option<Vec<u8>> {
+    let mut newest = None;
+    for _ in 0..MAX_KEPT_ROOTS {
+        // A root on disk that isn't accepted is torn or not ours: the repository's is asked for instead.
+        match store.root(set.root().version.saturating_add(1)) {
+            Some(bytes) if set.update_root(&bytes).is_ok() => newest = Some(bytes),
+            _ => break,
+        }
+    }
+    newest
 }
 
 /// The roles that are trusted with a target, and whether the last of them ends the search.

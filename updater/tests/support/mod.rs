@@ -290,12 +290,31 @@ pub fn install_from(
     new: &Release,
     resume: bool,
 ) -> Result<u64> {
+    carry_out(recorder, running, sources, new, resume, |mut installer, plan| installer.run(plan, &mut |_, _, _| ()))
+}
+
+/// Plans an install and writes everything but what makes the boot loader offer it.
+pub fn write_ahead(recorder: &Recorder, running: &Made, source: &Memory, new: &Release, resume: bool) -> Result<u64> {
+    carry_out(recorder, running, &[source], new, resume, |mut installer, plan| match plan {
+        Plan::Write(write) => installer.write_ahead(write, &mut |_, _, _| ()),
+        Plan::Offer { .. } => panic!("it is there already"),
+    })
+}
+
+fn carry_out(
+    recorder: &Recorder,
+    running: &Made,
+    sources: &[&Memory],
+    new: &Release,
+    resume: bool,
+    act: impl FnOnce(Installer, &Plan) -> Result<()>,
+) -> Result<u64> {
     let plan = plan(recorder, running, sources.last().unwrap(), new, resume)?;
     let mirrors = Mirrors::new(sources.iter().map(|memory| *memory as &dyn Source), Pace::default());
     let table = disk::read_table(recorder)?.0;
     let slot = Slot::holding(&table, &running.release.root_hash).unwrap();
     let fenced = Fenced::new(recorder, &table, slot);
     let mut esp = open_esp(recorder);
-    Installer { mirrors: &mirrors, disk: &fenced, esp: &mut esp }.run(&plan, &mut |_, _, _| ())?;
+    act(Installer { mirrors: &mirrors, disk: &fenced, esp: &mut esp }, &plan)?;
     Ok(mirrors.fetched_bytes())
 }

@@ -1,6 +1,10 @@
 //! A daemon on a state of its own, and the real `docker` client (`make deps` installs it) to drive it.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod http;
+pub mod machine;
+pub mod parent;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -21,22 +25,38 @@ pub struct Daemon {
 impl Daemon {
     /// On tmpfs, because overlayfs doesn't take every file system for its upper layer.
     pub fn start() -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        Self::start_in(tempfile::tempdir_in("/dev/shm").unwrap(), "")
+    }
+
+    /// The same with a machine config, in a folder that may have been another's.
+    pub fn start_in(folder: tempfile::TempDir, config: &str) -> Self {
+        std::fs::write(folder.path().join("keel.toml"), config).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_keel-runtime"))
             .args(["--standalone", "--state"])
             .arg(folder.path().join("state"))
             .arg("--socket")
             .arg(folder.path().join("api.sock"))
+            .arg("--config")
+            .arg(folder.path().join("keel.toml"))
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
         let daemon = Self { child, folder };
-        let begun = Instant::now();
-        while std::os::unix::net::UnixStream::connect(daemon.folder.path().join("api.sock")).is_err() {
-            assert!(begun.elapsed() < START_LIMIT, "the daemon doesn't listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for_socket(&daemon.folder.path().join("api.sock"));
         daemon
+    }
+
+    /// Ends the daemon and starts it anew on the same state, with another machine config.
+    pub fn restart(mut self, config: &str) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        Self::start_in(folder, config)
+    }
+
+    /// The API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("api.sock")
     }
 
     pub fn docker(&self, arguments: &[&str], input: &[u8]) -> Output {
@@ -45,6 +65,7 @@ impl Daemon {
             .arg(format!("unix://{}", self.folder.path().join("api.sock").display()))
             .args(arguments)
             .env("DOCKER_CONFIG", self.folder.path())
+            .env("DOCKER_BUILDKIT", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -83,12 +104,26 @@ impl Drop for Daemon {
     }
 }
 
+/// Waits until somebody listens.
+pub fn wait_for_socket(path: &Path) {
+    wait_until("the daemon to listen", START_LIMIT, || std::os::unix::net::UnixStream::connect(path).is_ok());
+}
+
+/// Waits for a condition.
+pub fn wait_until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < limit, "waited for {what} in vain");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// An archive of a root with Debian's static busybox as its only program.
-fn busybox(folder: &Path) -> PathBuf {
+pub fn busybox(folder: &Path) -> PathBuf {
     let root = folder.join("root");
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("copy /bin/busybox: is busybox-static installed?");
-    for name in ["sh", "cat", "seq", "sleep", "id", "tty", "test", "touch", "rm"] {
+    for name in ["sh", "cat", "seq", "sleep", "usleep", "id", "tty", "test", "touch", "rm", "ps", "ls", "mkdir"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
     let archive = folder.join("root.tar");

@@ -1,4 +1,9 @@
 //! What a container has changed of its image: its upper folder, read against the image's tree.
+//!
+//! The upper folder alone doesn't tell all: of a file whose owner or mode was changed it has no content
+//! (`trusted.overlay.metacopy`), of a folder that was renamed it doesn't have what is in it
+//! (`trusted.overlay.redirect`). So contents, and what is in such folders, are read from the view: the image with the
+//! changes on top (kernel: Documentation/filesystems/overlayfs.rst).
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -36,17 +41,25 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
-/// All changes, in the order of their paths. `upper` is overlayfs' upper folder, `lower` the image.
-pub fn changes(upper: &Root, lower: &Root) -> io::Result<Vec<Change>> {
+/// All changes, in the order of their paths. `upper` is overlayfs' upper folder, `lower` the image, `view` both. `ran`: a
+/// container ran there, so that mount points which the engine made are no changes.
+pub fn changes(upper: &Root, lower: &Root, view: &Root, ran: bool) -> io::Result<Vec<Change>> {
     let mut found = Vec::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(path) = folders.pop() {
-        let folder = match upper.open_exact(&path, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Err(error) if gone(&error) => continue,
-            other => other?,
+    // With each folder, whether it, or one above it, was renamed.
+    let mut folders = vec![(PathBuf::new(), false)];
+    while let Some((path, in_renamed)) = folders.pop() {
+        let open = |root: &Root| match root.open_exact(&path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(error) if gone(&error) => Ok(None),
+            other => other.map(Some),
         };
+        let Some(mut folder) = open(if in_renamed { view } else { upper })? else { continue };
+        let renamed = in_renamed || has_attribute(&folder, "overlay.redirect", |_| true);
+        if renamed && !in_renamed {
+            let Some(seen) = open(view)? else { continue };
+            folder = seen;
+        }
         let below = lower.open_exact(&path, OFlags::PATH | OFlags::DIRECTORY).ok();
-        let opaque = is_opaque(&folder);
+        let opaque = renamed || has_attribute(&folder, "overlay.opaque", |value| value == b"y");
         let entries = names(&folder)?;
         for name in &entries {
             let meta = match Meta::of(folder.as_fd(), name) {
@@ -56,9 +69,9 @@ pub fn changes(upper: &Root, lower: &Root) -> io::Result<Vec<Change>> {
             let was = below.as_ref().and_then(|below| Meta::of(below.as_fd(), name).ok());
             let path = path.join(name);
             if meta.is_folder() {
-                folders.push(path.clone());
+                folders.push((path.clone(), renamed));
             }
-            if let Some(kind) = judge(&path, &meta, was.as_ref(), opaque) {
+            if let Some(kind) = judge(&path, &meta, was.as_ref(), opaque, ran) {
                 found.push(Change { path, kind });
             }
         }
@@ -75,7 +88,7 @@ pub fn changes(upper: &Root, lower: &Root) -> io::Result<Vec<Change>> {
 }
 
 /// What one entry of the upper folder says; `None`: nothing.
-fn judge(path: &Path, meta: &Meta, was: Option<&Meta>, opaque: bool) -> Option<ChangeKind> {
+fn judge(path: &Path, meta: &Meta, was: Option<&Meta>, opaque: bool, ran: bool) -> Option<ChangeKind> {
     if meta.is_whiteout() {
         return (was.is_some() && !opaque).then_some(ChangeKind::Deleted);
     }
@@ -83,7 +96,7 @@ fn judge(path: &Path, meta: &Meta, was: Option<&Meta>, opaque: bool) -> Option<C
         let ours =
             OURS.iter().any(|ours| path == Path::new(ours)) || path.starts_with("dev") || path.starts_with("sys");
         let empty = meta.is_folder() || meta.size_bytes == 0;
-        return (!(ours && empty)).then_some(ChangeKind::Added);
+        return (!(ran && ours && empty)).then_some(ChangeKind::Added);
     };
     // Overlayfs copies the folders above a change, too: that alone is none.
     let same = meta.is_folder() && was.is_folder() && (meta.mode, meta.uid, meta.gid) == (was.mode, was.uid, was.gid);
@@ -108,8 +121,8 @@ fn with_folders(found: Vec<Change>) -> Vec<Change> {
 }
 
 /// Writes the changes as a layer (OCI image specification, layer.md).
-pub fn layer(upper: &Root, changes: &[Change], out: &mut dyn Write) -> io::Result<()> {
-    let mut packer = Packer::new(upper, out);
+pub fn layer(view: &Root, changes: &[Change], out: &mut dyn Write) -> io::Result<()> {
+    let mut packer = Packer::new(view, out);
     for change in changes {
         let shown = change.path.as_os_str().as_bytes();
         if change.kind == ChangeKind::Deleted {
@@ -117,7 +130,7 @@ pub fn layer(upper: &Root, changes: &[Change], out: &mut dyn Write) -> io::Resul
             continue;
         }
         let above = change.path.parent().unwrap_or(Path::new(""));
-        let opened = upper.open_exact(above, OFlags::PATH | OFlags::DIRECTORY);
+        let opened = view.open_exact(above, OFlags::PATH | OFlags::DIRECTORY);
         let name = change.path.file_name().unwrap_or_default();
         let entry = opened.and_then(|folder| Ok((Meta::of(folder.as_fd(), name)?, folder)));
         match entry {
@@ -151,10 +164,12 @@ pub fn size_bytes(tree: &Root) -> io::Result<u64> {
     Ok(total)
 }
 
-/// Whether overlayfs hides what is below a folder.
-fn is_opaque(folder: &OwnedFd) -> bool {
-    let mut value = [0_u8; 4];
-    ["trusted.overlay.opaque", "user.overlay.opaque"]
-        .iter()
-        .any(|name| matches!(rustix::fs::fgetxattr(folder, OsStr::new(name), &mut value), Ok(1)) && value[0] == b'y')
+/// Whether overlayfs has noted something about a folder.
+fn has_attribute(folder: &OwnedFd, name: &str, is_meant: impl Fn(&[u8]) -> bool) -> bool {
+    // A redirect is a path.
+    let mut value = [0_u8; 4096];
+    ["trusted.", "user."].iter().any(|prefix| {
+        let length = rustix::fs::fgetxattr(folder, OsStr::new(&format!("{prefix}{name}")), &mut value);
+        length.is_ok_and(|length| is_meant(value.get(..length).unwrap_or_default()))
+    })
 }

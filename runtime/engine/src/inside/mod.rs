@@ -7,12 +7,14 @@
 //! - [`unpack`]: an archive into the tree
 //! - [`creator`]: making files as the container's root
 //! - [`changes`]: what differs from the image
+//! - [`stream`]: what is written here while it is read there
 
 pub mod changes;
 pub mod creator;
 pub mod pack;
 pub mod place;
 pub mod root;
+pub mod stream;
 pub mod unpack;
 
 #[cfg(test)]

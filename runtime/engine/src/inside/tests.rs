@@ -98,7 +98,7 @@ fn hostile_names_and_kinds_are_refused() {
         bytes.resize(512 + 1024, 0);
         bytes
     };
-    let options = UnpackOptions { keep_kinds: true, owner: None };
+    let options = UnpackOptions { keep_kinds: true, ..UnpackOptions::default() };
     for (name, kind) in [
         (&b"../x"[..], tar::EntryType::Regular),
         (b"a/../../x", tar::EntryType::Regular),
@@ -125,7 +125,7 @@ fn changes_are_told_apart() {
     let folder = rustix::fs::openat(CWD, upper.path().join("etc"), OFlags::PATH, Mode::empty()).unwrap();
     rustix::fs::mknodat(&folder, "gone", rustix::fs::FileType::CharacterDevice, Mode::empty(), 0).unwrap();
     let (upper, lower) = (root(upper.path()), root(lower.path()));
-    let found = changes::changes(&upper, &lower).unwrap();
+    let found = changes::changes(&upper, &lower, &upper, true).unwrap();
     let shown: Vec<_> = found.iter().map(|c| (c.path.to_str().unwrap(), c.kind)).collect();
     let expected = [
         ("etc", ChangeKind::Modified),
@@ -138,4 +138,54 @@ fn changes_are_told_apart() {
     changes::layer(&upper, &found, &mut layer).unwrap();
     assert_eq!(listed(&layer), ["etc/", "etc/.wh.gone", "etc/new", "etc/old"]);
     assert_eq!(super::root::names(upper.open_exact(Path::new("etc"), OFlags::RDONLY).unwrap()).unwrap().len(), 4);
+}
+
+#[test]
+fn renamed_folders_and_changed_owners_are_whole_in_a_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = keel_store::Store::open(&folder.path().join("images"), keel_store::Options::default()).unwrap();
+    let mut image = tar::Builder::new(Vec::new());
+    let content = [b'c'; 5000];
+    for name in ["d/in", "owned"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(5000);
+        header.set_mode(0o644);
+        header.set_mtime(1);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_cksum();
+        image.append_data(&mut header, name, &content[..]).unwrap();
+    }
+    let mut image = &image.into_inner().unwrap()[..];
+    let image = store.import(&mut image, &keel_store::Import::default()).unwrap();
+    let upper = folder.path().join("container");
+    let open = |mount: std::os::fd::OwnedFd| Root::new(mount, 0);
+    let mount = store.mount(&image, &upper, None).unwrap();
+    let top = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&mount));
+    fs::rename(format!("{top}/d"), format!("{top}/moved")).unwrap();
+    fs::write(format!("{top}/moved/new"), b"n").unwrap();
+    std::os::unix::fs::chown(format!("{top}/owned"), Some(3), None).unwrap();
+    let view = open(store.view(&image, Some(&upper), None).unwrap());
+    let lower = open(store.view(&image, None, None).unwrap());
+    let found = changes::changes(&root(&upper.join("upper")), &lower, &view, true).unwrap();
+    let shown: Vec<_> = found.iter().map(|c| (c.path.to_str().unwrap(), c.kind)).collect();
+    let expected = [
+        ("d", ChangeKind::Deleted),
+        ("moved", ChangeKind::Added),
+        ("moved/in", ChangeKind::Added),
+        ("moved/new", ChangeKind::Added),
+        ("owned", ChangeKind::Modified),
+    ];
+    assert_eq!(shown, expected);
+    let mut layer = Vec::new();
+    changes::layer(&view, &found, &mut layer).unwrap();
+    let mut archive = tar::Archive::new(&layer[..]);
+    let whole = archive.entries().unwrap().map(Result::unwrap).filter(|entry| entry.size() == 5000);
+    let whole = whole.map(|mut entry| {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        assert!(bytes == content);
+        entry.header().uid().unwrap()
+    });
+    assert_eq!(whole.collect::<Vec<_>>(), [0, 3]);
 }

@@ -26,6 +26,10 @@ pub struct UnpackOptions {
     pub keep_kinds: bool,
     /// Owner of everything, in the container's numbers; `None`: as the archive says.
     pub owner: Option<(u32, u32)>,
+    /// Mode of all files and folders; `None`: as the archive says.
+    pub mode: Option<u32>,
+    /// Most bytes of all files together, sparse ones with their holes; `None`: as many as there is room for.
+    pub max_bytes: Option<u64>,
 }
 
 /// Why an archive wasn't taken.
@@ -49,14 +53,9 @@ pub enum UnpackError {
 }
 
 /// Unpacks `input` into the folder `into` of `root`.
-pub fn unpack(
-    root: &Root,
-    into: &Path,
-    input: &mut (dyn Read + Send),
-    options: UnpackOptions,
-) -> Result<(), UnpackError> {
+pub fn unpack(root: &Root, into: &Path, input: &mut dyn Read, options: UnpackOptions) -> Result<(), UnpackError> {
     let mut archive = Archive::new(input);
-    let mut unpacker = Unpacker { root, into, options, times: Vec::new() };
+    let mut unpacker = Unpacker { root, into, options, times: Vec::new(), bytes: 0 };
     for (count, entry) in archive.entries().map_err(UnpackError::Read)?.enumerate() {
         if count >= MAX_ENTRIES {
             return Err(UnpackError::Refused(format!("the archive has more than {MAX_ENTRIES} entries")));
@@ -74,6 +73,8 @@ struct Unpacker<'a> {
     options: UnpackOptions,
     /// Folders and their times, which making files in them would change again.
     times: Vec<(PathBuf, i64)>,
+    /// Bytes of files so far.
+    bytes: u64,
 }
 
 /// A name in an archive: the folder it is in, and its own, `None` for the archive's top itself.
@@ -89,6 +90,10 @@ impl Unpacker<'_> {
         let Name { above, last } = self.name(&bytes)?;
         let kind = entry.header().entry_type();
         let Some(last) = last else { return Ok(()) };
+        self.bytes = self.bytes.saturating_add(entry.size());
+        if let Some(most) = self.options.max_bytes.filter(|most| self.bytes > *most) {
+            return Err(UnpackError::Refused(format!("the archive's files take more than {most} bytes")));
+        }
         let target = match kind {
             EntryType::Link => Some(self.name(&entry.link_name_bytes().unwrap_or_default())?),
             _ => None,
@@ -112,7 +117,7 @@ impl Unpacker<'_> {
         let kind = entry.header().entry_type();
         let is_folder = kind == EntryType::Directory;
         let there = self.make_room(&folder, last, is_folder, shown)?;
-        let mode = Mode::from_raw_mode(entry.header().mode()? & 0o7777);
+        let mode = Mode::from_raw_mode(self.options.mode.unwrap_or(entry.header().mode()?) & 0o7777);
         let mtime_s = i64::try_from(entry.header().mtime()?).unwrap_or(0);
         match kind {
             EntryType::Directory => {

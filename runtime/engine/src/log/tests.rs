@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::reader::{Cursor, From, Want};
-use super::writer::Log;
+use super::writer::{Keep, Log};
 use crate::Cancel;
 use crate::output::{Frame, Stream};
 
@@ -28,11 +28,11 @@ fn read(log: &Arc<Log>, want: Want, from: From) -> String {
 #[test]
 fn a_torn_tail_is_cut_off_and_the_log_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    Log::open(folder.path()).unwrap().append(Stream::Stdout, 1, b"one\n");
+    Log::new(folder.path(), Keep::default()).append(Stream::Stdout, 1, b"one\n");
     let path = folder.path().join("log.0");
     let mut file = OpenOptions::new().append(true).open(&path).unwrap();
     file.write_all(&[0xA7, 1, 0, 0, 255, 0, 0, 0, 1]).unwrap();
-    let log = Arc::new(Log::open(folder.path()).unwrap());
+    let log = Arc::new(Log::new(folder.path(), Keep::default()));
     log.append(Stream::Stderr, 2, b"two\n");
     assert_eq!(read(&log, all(), From::Start), "one\ntwo\n");
 }
@@ -41,7 +41,7 @@ fn a_torn_tail_is_cut_off_and_the_log_goes_on() {
 fn a_log_of_zeroes_after_a_power_failure_starts_afresh() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("log.3"), [0; 4096]).unwrap();
-    let log = Arc::new(Log::open(folder.path()).unwrap());
+    let log = Arc::new(Log::new(folder.path(), Keep::default()));
     log.append(Stream::Stdout, 2, b"x\n");
     assert_eq!(read(&log, all(), From::Start), "x\n");
 }
@@ -49,7 +49,7 @@ fn a_log_of_zeroes_after_a_power_failure_starts_afresh() {
 #[test]
 fn tail_streams_times_and_timestamps_select() {
     let folder = tempfile::tempdir().unwrap();
-    let log = Arc::new(Log::open(folder.path()).unwrap());
+    let log = Arc::new(Log::new(folder.path(), Keep::default()));
     log.append(Stream::Stdout, 1, b"a\nb\n");
     log.append(Stream::Stderr, 2, b"e\n");
     log.append(Stream::Stdout, 3, b"c");
@@ -65,7 +65,7 @@ fn tail_streams_times_and_timestamps_select() {
 #[test]
 fn who_follows_before_the_run_misses_nothing_and_ends_with_it() {
     let folder = tempfile::tempdir().unwrap();
-    let log = Arc::new(Log::open(folder.path()).unwrap());
+    let log = Arc::new(Log::new(folder.path(), Keep::default()));
     log.append(Stream::Stdout, 1, b"old\n");
     let (run, begun) = log.run();
     assert!(!begun);
@@ -82,7 +82,7 @@ fn who_follows_before_the_run_misses_nothing_and_ends_with_it() {
 #[test]
 fn a_reader_that_does_not_read_is_told_what_it_missed_and_stops_nobody() {
     let folder = tempfile::tempdir().unwrap();
-    let log = Arc::new(Log::open_with(folder.path(), 4096).unwrap());
+    let log = Arc::new(Log::new(folder.path(), Keep { file_bytes: 4096, files: 2 }));
     log.begin_run();
     let follow = Want { follow: Some(log.run().0), ..all() };
     let mut slow = Cursor::new(log.clone(), follow, From::End, Cancel::new()).unwrap();
@@ -100,7 +100,7 @@ fn a_reader_that_does_not_read_is_told_what_it_missed_and_stops_nobody() {
 #[test]
 fn the_log_of_a_removed_container_is_still_read_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
-    let log = Arc::new(Log::open_with(folder.path(), 100).unwrap());
+    let log = Arc::new(Log::new(folder.path(), Keep { file_bytes: 100, files: 2 }));
     log.begin_run();
     let follow = Want { follow: Some(1), ..all() };
     let cursor = Cursor::new(log.clone(), follow, From::Start, Cancel::new()).unwrap();
@@ -111,5 +111,23 @@ fn the_log_of_a_removed_container_is_still_read_to_its_end() {
     let cursor_end = Cursor::new(log, all(), From::Start, Cancel::new()).unwrap();
     for cursor in [cursor, cursor_end] {
         assert_eq!(text(cursor), format!("{}{}", "a".repeat(60), "b".repeat(60)));
+    }
+}
+
+#[test]
+fn as_many_files_are_kept_as_asked_for_and_all_are_read() {
+    for files in [1, 2, 5] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::new(folder.path(), Keep { file_bytes: 40, files }));
+        for number in 0..20 {
+            log.append(Stream::Stdout, number, format!("{number:02}\n").as_bytes());
+        }
+        let count = fs::read_dir(folder.path()).unwrap().count() as u64;
+        assert_eq!(count, files);
+        let text = read(&log, all(), From::Start);
+        assert!(text.ends_with("18\n19\n"), "{text}");
+        assert!(text.lines().count() as u64 >= files, "{text}");
+        let last = read(&log, all(), From::Tail(1));
+        assert_eq!(last, "19\n");
     }
 }

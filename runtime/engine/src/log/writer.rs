@@ -11,15 +11,28 @@ use super::record::{self, HEADER_BYTES, MAX_DATA_BYTES};
 use crate::cancel::{Bells, Cancel};
 use crate::output::Stream;
 
-/// A file is rotated before it grows beyond this.
-pub const MAX_FILE_BYTES: u64 = 10 * 1024 * 1024;
+/// How much of a log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// A file is rotated before it grows beyond this, bytes.
+    pub file_bytes: u64,
+    /// Files, the one that is written included; at least 1.
+    pub files: u64,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { file_bytes: 10 * 1024 * 1024, files: 2 }
+    }
+}
+
 /// Ends of runs that are remembered for readers that still follow them.
 const MAX_RUN_ENDS: usize = 8;
 
 /// A container's log, shared by the thread that writes it and by its readers.
 pub struct Log {
     folder: PathBuf,
-    max_file_bytes: u64,
+    keep: Keep,
     state: Mutex<State>,
     bells: Bells,
 }
@@ -33,18 +46,25 @@ pub struct Position {
     pub offset: u64,
 }
 
+#[derive(Default)]
 struct State {
-    file: File,
-    /// The file before it. Both stay open, so that clients still get the last output of a container that `--rm` has
-    /// removed meanwhile.
-    previous: Option<(u64, File)>,
-    end: Position,
+    /// `None`: not looked at yet. A host may have thousands of containers that don't run, whose logs nobody reads.
+    files: Option<Files>,
     buffer: Vec<u8>,
     /// Runs that began since the log was opened; the last is going on if `running`.
     runs: u64,
     running: bool,
     run_ends: VecDeque<(u64, Position)>,
     write_failed: bool,
+}
+
+/// The files of a log that is in use.
+struct Files {
+    file: File,
+    /// The file before it. Both stay open, so that clients still get the last output of a container that `--rm` has
+    /// removed meanwhile.
+    previous: Option<(u64, File)>,
+    end: Position,
 }
 
 /// What a reader needs to know to go on.
@@ -56,15 +76,15 @@ pub struct View {
 }
 
 impl Log {
-    /// Opens the log in `folder`, which exists; makes the first file if there is none.
-    pub fn open(folder: &Path) -> io::Result<Self> {
-        Self::open_with(folder, MAX_FILE_BYTES)
+    /// The log in `folder`, which exists. Nothing is read or made before it is used.
+    pub fn new(folder: &Path, keep: Keep) -> Self {
+        Self { folder: folder.into(), keep, state: Mutex::default(), bells: Bells::default() }
     }
 
-    /// The same with another limit, for tests.
-    pub(crate) fn open_with(folder: &Path, max_file_bytes: u64) -> io::Result<Self> {
-        let number = numbers(folder)?.into_iter().max().unwrap_or(0);
-        let path = folder.join(format!("log.{number}"));
+    /// Opens the files, makes the first if there is none, and cuts a torn tail off.
+    fn open(&self) -> io::Result<Files> {
+        let number = numbers(&self.folder)?.into_iter().max().unwrap_or(0);
+        let path = self.path(number);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
         let length = file.metadata()?.len();
         let whole = whole_bytes(&mut file)?;
@@ -73,24 +93,39 @@ impl Log {
             file.set_len(whole)?;
         }
         let before = number.checked_sub(1);
-        let previous = before.and_then(|before| Some((before, File::open(folder.join(format!("log.{before}"))).ok()?)));
-        let state = State {
-            file,
-            previous,
-            end: Position { file: number, offset: whole },
-            buffer: Vec::new(),
-            runs: 0,
-            running: false,
-            run_ends: VecDeque::new(),
-            write_failed: false,
-        };
-        Ok(Self { folder: folder.into(), max_file_bytes, state: Mutex::new(state), bells: Bells::default() })
+        let previous = before.and_then(|before| Some((before, File::open(self.path(before)).ok()?)));
+        Ok(Files { file, previous, end: Position { file: number, offset: whole } })
+    }
+
+    /// The files, opened if they weren't.
+    fn files<'a>(&self, state: &'a mut State) -> io::Result<&'a mut Files> {
+        match &mut state.files {
+            Some(files) => Ok(files),
+            none => Ok(none.insert(self.open()?)),
+        }
+    }
+
+    /// The same where there is nobody to tell of a failure; it is logged once.
+    fn try_files<'a>(&self, state: &'a mut State) -> Option<&'a mut Files> {
+        if state.files.is_none() {
+            match self.open() {
+                Ok(files) => state.files = Some(files),
+                Err(error) if !state.write_failed => {
+                    ::log::error!("{}: cannot open the log: {error}", self.folder.display());
+                    state.write_failed = true;
+                }
+                Err(_) => {}
+            }
+        }
+        state.files.as_mut()
     }
 
     /// Appends what was read at `unix_ns`. A failure (disk full) loses these bytes, is logged once, and stops nobody.
     pub fn append(&self, stream: Stream, unix_ns: u64, data: &[u8]) {
         let mut state = self.lock();
-        let result = self.try_append(&mut state, stream, unix_ns, data);
+        // A record is never split over files, so none may be larger than a file.
+        let most = usize::try_from(self.keep.file_bytes / 2).unwrap_or(usize::MAX).max(1);
+        let result = data.chunks(most).try_for_each(|part| self.try_append(&mut state, stream, unix_ns, part));
         match result {
             Ok(()) => state.write_failed = false,
             Err(error) => {
@@ -99,7 +134,9 @@ impl Log {
                 }
                 state.write_failed = true;
                 // Part of a record may be there: it must not stay before the next one.
-                let _ = state.file.set_len(state.end.offset);
+                if let Some(files) = &state.files {
+                    let _ = files.file.set_len(files.end.offset);
+                }
             }
         }
         drop(state);
@@ -110,12 +147,13 @@ impl Log {
         let mut buffer = std::mem::take(&mut state.buffer);
         buffer.clear();
         record::encode(&mut buffer, stream, unix_ns, data);
-        if state.end.offset > 0 && state.end.offset + buffer.len() as u64 > self.max_file_bytes {
-            self.rotate(state)?;
+        let files = self.files(state)?;
+        if files.end.offset > 0 && files.end.offset + buffer.len() as u64 > self.keep.file_bytes {
+            self.rotate(files)?;
         }
-        let result = state.file.write_all(&buffer);
+        let result = files.file.write_all(&buffer);
         if result.is_ok() {
-            state.end.offset += buffer.len() as u64;
+            files.end.offset += buffer.len() as u64;
         }
         // Kept for the next call unless it grew unusually.
         if buffer.capacity() <= 256 * 1024 {
@@ -124,12 +162,12 @@ impl Log {
         result
     }
 
-    fn rotate(&self, state: &mut State) -> io::Result<()> {
-        let next = state.end.file + 1;
+    fn rotate(&self, files: &mut Files) -> io::Result<()> {
+        let next = files.end.file + 1;
         let file = OpenOptions::new().read(true).append(true).create_new(true).open(self.path(next))?;
-        state.previous = Some((state.end.file, std::mem::replace(&mut state.file, file)));
-        state.end = Position { file: next, offset: 0 };
-        for old in numbers(&self.folder)?.into_iter().filter(|number| number + 1 < next) {
+        files.previous = Some((files.end.file, std::mem::replace(&mut files.file, file)));
+        files.end = Position { file: next, offset: 0 };
+        for old in numbers(&self.folder)?.into_iter().filter(|number| number + self.keep.files <= next) {
             fs::remove_file(self.path(old))?;
         }
         Ok(())
@@ -140,6 +178,9 @@ impl Log {
         let mut state = self.lock();
         state.runs += 1;
         state.running = true;
+        // Now, so that nothing lies between what is read from a pipe and what is written: it would be lost with a
+        // daemon that is killed there.
+        let _ = self.try_files(&mut state);
     }
 
     /// The run is over and all its output is here: its followers end.
@@ -147,7 +188,7 @@ impl Log {
         let mut state = self.lock();
         if state.running {
             state.running = false;
-            let end = (state.runs, state.end);
+            let end = (state.runs, self.end(&mut state));
             state.run_ends.push_back(end);
             if state.run_ends.len() > MAX_RUN_ENDS {
                 state.run_ends.pop_front();
@@ -166,7 +207,8 @@ impl Log {
     /// The log will never run again (the container is removed): followers of a run that never began end, too.
     pub fn close(&self) {
         let mut state = self.lock();
-        let end = (u64::MAX, state.end);
+        // Its folder may be gone: what isn't open can't be read any more.
+        let end = (u64::MAX, state.files.as_ref().map_or(Position { file: 0, offset: 0 }, |files| files.end));
         state.running = false;
         state.run_ends.push_back(end);
         drop(state);
@@ -175,9 +217,10 @@ impl Log {
 
     /// What a reader that follows `run` may read.
     pub fn view(&self, run: u64) -> View {
-        let state = self.lock();
+        let mut state = self.lock();
+        let end = self.end(&mut state);
         let run_end = state.run_ends.iter().find(|(ended, _)| *ended >= run).map(|(_, end)| *end);
-        View { end: state.end, run_end }
+        View { end, run_end }
     }
 
     /// Wakes `bell` whenever something is added.
@@ -187,18 +230,26 @@ impl Log {
 
     /// File `number`, to be read at offsets; `None` if it was rotated away.
     pub fn file(&self, number: u64) -> io::Result<Option<File>> {
-        let state = self.lock();
-        match &state.previous {
-            _ if number == state.end.file => state.file.try_clone().map(Some),
+        let mut state = self.lock();
+        let files = self.files(&mut state)?;
+        match &files.previous {
+            _ if number == files.end.file => files.file.try_clone().map(Some),
             Some((before, file)) if *before == number => file.try_clone().map(Some),
-            _ => Ok(None),
+            // Older ones aren't held open: a container that is removed takes them along.
+            _ => match File::open(self.path(number)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                other => other.map(Some),
+            },
         }
     }
 
     /// Number of the oldest file that is there.
     pub fn oldest(&self) -> u64 {
-        let state = self.lock();
-        state.previous.as_ref().map_or(state.end.file, |(number, _)| *number)
+        let mut state = self.lock();
+        let open = self
+            .try_files(&mut state)
+            .map_or(0, |files| files.previous.as_ref().map_or(files.end.file, |(number, _)| *number));
+        numbers(&self.folder).ok().and_then(|all| all.into_iter().min()).map_or(open, |least| least.min(open))
     }
 
     /// Path of file `number`.
@@ -208,8 +259,13 @@ impl Log {
 
     /// Path of the file that is being written.
     pub fn current_path(&self) -> PathBuf {
-        let number = self.lock().end.file;
+        let number = self.end(&mut self.lock()).file;
         self.path(number)
+    }
+
+    /// Where the next record goes. A log that can't be opened has nothing to read.
+    fn end(&self, state: &mut State) -> Position {
+        self.try_files(state).map_or(Position { file: 0, offset: 0 }, |files| files.end)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -6,13 +6,16 @@
 //! - [`process`]: words, environment, capabilities, limits of the process
 //! - [`users`]: users and groups from the image's own `/etc/passwd` and `/etc/group`
 //! - [`mounts`]: binds, volumes, tmpfs
-//! - [`devices`]: devices of the host
+//! - [`devices`], [`blkio`]: devices of the host, limits on them
+//! - [`logging`]: where output goes
 //! - [`networks`], [`ports`]: networks, published ports
 //! - [`resources`]: cgroup limits
-//! - [`security`]: namespaces, privileges, filters
+//! - [`security`]: namespaces, privileges, filters; [`seccomp`]: filters that clients bring
 //! - [`spec`]: all of it as one OCI configuration
 
+pub mod blkio;
 pub mod devices;
+pub mod logging;
 pub mod merge;
 pub mod mounts;
 pub mod networks;
@@ -20,6 +23,7 @@ pub mod ports;
 pub mod process;
 pub mod refuse;
 pub mod resources;
+pub mod seccomp;
 pub mod security;
 pub mod spec;
 pub mod users;

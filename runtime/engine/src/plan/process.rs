@@ -54,10 +54,14 @@ pub fn process(
         capabilities: Some(capabilities(&security.capabilities, found.user.uid)),
         rlimits: rlimits(body)?,
         no_new_privileges: security.no_new_privileges,
+        apparmor_profile: security.apparmor.clone(),
         oom_score_adj: match oom_score_adj {
             None => None,
             Some(Ok(adj)) if (-1000..=1000).contains(&adj) => Some(adj),
-            Some(_) => return bad("Invalid value for oom score adj, range is [-1000, 1000]"),
+            Some(_) => {
+                let asked = host.and_then(|host| host.oom_score_adj).unwrap_or(0);
+                return bad(format!("Invalid value {asked}, range for oom score adj is [-1000, 1000]"));
+            }
         },
         ..Process::default()
     })

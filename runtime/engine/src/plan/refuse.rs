@@ -7,6 +7,7 @@ use crate::error::Error;
 
 /// Refuses the first option that can't be honoured.
 pub fn check(body: &ContainerCreateBody) -> Result<(), Error> {
+    super::logging::logging(body)?;
     body.host_config.as_ref().map_or(Ok(()), check_host_config)
 }
 
@@ -15,40 +16,24 @@ fn check_host_config(host: &HostConfig) -> Result<(), Error> {
         return bad("could not select device driver: --gpus needs a driver in the host's kernel, and Keel has none");
     }
     super::devices::check(host)?;
-    let refused: [(&str, bool); 29] = [
+    super::blkio::check(host)?;
+    let refused: [(&str, bool); 18] = [
         ("--cgroup-parent", filled(host.cgroup_parent.as_ref())),
-        ("--blkio-weight-device", some(host.blkio_weight_device.as_ref())),
-        ("--device-read-bps", some(host.blkio_device_read_bps.as_ref())),
-        ("--device-write-bps", some(host.blkio_device_write_bps.as_ref())),
-        ("--device-read-iops", some(host.blkio_device_read_iops.as_ref())),
-        ("--device-write-iops", some(host.blkio_device_write_iops.as_ref())),
         ("--cpu-rt-period", set(host.cpu_realtime_period)),
         ("--cpu-rt-runtime", set(host.cpu_realtime_runtime)),
         ("--memory-swappiness", host.memory_swappiness.is_some_and(|value| value > 0)),
         ("--oom-kill-disable", host.oom_kill_disable == Some(true)),
-        ("--init", host.init == Some(true)),
         ("CpuCount", set(host.cpu_count)),
         ("CpuPercent", set(host.cpu_percent)),
         ("IOMaximumIOps", set(host.io_maximum_iops)),
         ("IOMaximumBandwidth", set(host.io_maximum_bandwidth)),
-        ("--volumes-from", some(host.volumes_from.as_ref())),
         ("Cgroup", filled(host.cgroup.as_ref())),
         ("--storage-opt", host.storage_opt.as_ref().is_some_and(|options| !options.is_empty())),
         ("--runtime", filled(host.runtime.as_ref())),
         ("--uts (other than host)", other(host.uts_mode.as_ref(), &["host"])),
         ("--userns (other than host)", other(host.userns_mode.as_ref(), &["host"])),
-        ("--pid (other than host)", other(host.pid_mode.as_ref(), &["host", "private"])),
-        ("--ipc (other than host, private)", other(host.ipc_mode.as_ref(), &["host", "private", "shareable"])),
         ("--volume-driver", other(host.volume_driver.as_ref(), &["local"])),
         ("--isolation", host.isolation.as_ref().is_some_and(|i| !matches!(i.to_string().as_str(), "" | "default"))),
-        ("--log-driver (other than json-file)", {
-            let kind = host.log_config.as_ref().and_then(|config| config.typ.as_ref());
-            other(kind, &["json-file", "local"])
-        }),
-        ("--log-opt", {
-            let options = host.log_config.as_ref().and_then(|config| config.config.as_ref());
-            options.is_some_and(|options| !options.is_empty())
-        }),
         ("--oom-score-adj below 0", host.oom_score_adj.is_some_and(|value| value < 0)),
         ("--dns-opt with line breaks", {
             let all = host.dns_options.iter().chain(&host.dns_search).chain(&host.extra_hosts).chain(&host.dns);
@@ -93,9 +78,8 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_name() {
         for (body, word) in [
-            (r#"{"HostConfig":{"Init":true}}"#, "--init"),
-            (r#"{"HostConfig":{"PidMode":"container:x"}}"#, "--pid"),
-            (r#"{"HostConfig":{"LogConfig":{"Type":"syslog"}}}"#, "--log-driver"),
+            (r#"{"HostConfig":{"CgroupParent":"/x"}}"#, "--cgroup-parent"),
+            (r#"{"HostConfig":{"OomKillDisable":true}}"#, "--oom-kill-disable"),
         ] {
             let error = check(&serde_json::from_str(body).unwrap()).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");

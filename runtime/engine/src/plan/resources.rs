@@ -60,9 +60,10 @@ fn cpu(host: &HostConfig) -> Result<Option<Cpu>, Error> {
     let given = |value: Option<i64>| value.filter(|value| *value != 0);
     let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
     let mut cpu = Cpu { cpus: text(&host.cpuset_cpus), mems: text(&host.cpuset_mems), ..Default::default() };
-    for list in [&cpu.cpus, &cpu.mems].into_iter().flatten() {
+    for (list, what) in [(&cpu.cpus, "cpus"), (&cpu.mems, "mems")] {
+        let Some(list) = list else { continue };
         if !list.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'-')) {
-            return bad(format!("Invalid value {list} for cpuset"));
+            return bad(format!("Invalid value {list} for cpuset {what}"));
         }
     }
     if let Some(shares) = given(host.cpu_shares) {

@@ -58,8 +58,12 @@ const ALL: [&str; 41] = [
 pub struct Security {
     /// Capabilities.
     pub capabilities: Vec<String>,
-    /// Whether the default system call filter applies.
+    /// Whether a system call filter applies.
     pub filtered: bool,
+    /// The client's own filter in place of the default one, in Docker's JSON.
+    pub profile: Option<String>,
+    /// AppArmor profile to execute the process under.
+    pub apparmor: Option<String>,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privileges: bool,
     /// All of the host's devices, nothing masked.
@@ -76,15 +80,19 @@ pub fn security(body: &ContainerCreateBody) -> Result<Security, Error> {
     let host = body.host_config.as_ref().unwrap_or(&default);
     let privileged = host.privileged == Some(true);
     let (mut filtered, mut no_new_privileges) = (!privileged, false);
+    let (mut profile, mut apparmor) = (None, None);
     for option in host.security_opt.iter().flatten() {
-        match option.replacen(':', "=", 1).as_str() {
-            "seccomp=unconfined" => filtered = false,
-            "seccomp=builtin" => filtered = !privileged,
-            "no-new-privileges" | "no-new-privileges=true" => no_new_privileges = true,
-            "no-new-privileges=false" => no_new_privileges = false,
-            // Neither AppArmor nor SELinux is there to be turned off.
-            "apparmor=unconfined" | "label=disable" => {}
-            _ => return bad(format!("security option {option:.60} isn't supported yet")),
+        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+        match (name, value) {
+            ("seccomp", "unconfined") => (filtered, profile) = (false, None),
+            ("seccomp", "builtin") => (filtered, profile) = (!privileged, None),
+            ("seccomp", json) if json.trim_start().starts_with('{') => (filtered, profile) = (true, Some(json.into())),
+            ("no-new-privileges", "" | "true") => no_new_privileges = true,
+            ("no-new-privileges", "false") => no_new_privileges = false,
+            // SELinux isn't there to be turned off.
+            ("apparmor", "unconfined") | ("label", "disable") => apparmor = None,
+            ("apparmor", name) if is_profile_name(name) => apparmor = Some(name.into()),
+            _ => return bad(format!("invalid --security-opt 2: {option:.60}: it isn't supported")),
         }
     }
     let shares = shared_with_host(body)?;
@@ -104,8 +112,43 @@ pub fn security(body: &ContainerCreateBody) -> Result<Security, Error> {
             namespace.path = Some(String::new());
         }
     }
+    shares_users_of(body)?;
+    for (kind, mode) in [(NamespaceKind::Pid, &host.pid_mode), (NamespaceKind::Ipc, &host.ipc_mode)] {
+        let joins = mode.as_deref().is_some_and(|mode| mode.starts_with("container:"));
+        for namespace in namespaces.iter_mut().filter(|namespace| joins && namespace.kind == kind) {
+            namespace.path = Some(String::new());
+        }
+    }
     let capabilities = capabilities(host, privileged)?;
-    Ok(Security { capabilities, filtered, no_new_privileges, privileged, own_users, namespaces })
+    Ok(Security { capabilities, filtered, profile, apparmor, no_new_privileges, privileged, own_users, namespaces })
+}
+
+fn is_profile_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 128 && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// The container whose user namespace one has to be in because it shares its processes or IPC; checks these modes.
+pub fn shares_users_of(body: &ContainerCreateBody) -> Result<Option<&str>, Error> {
+    let Some(host) = &body.host_config else { return Ok(None) };
+    let of = |what: &str, mode: &Option<String>, known: &[&str]| -> Result<Option<String>, Error> {
+        let mode = mode.as_deref().unwrap_or_default();
+        match mode.strip_prefix("container:") {
+            Some("") => bad(format!("invalid {what} mode: {mode}")),
+            Some(name) => Ok(Some(name.into())),
+            None if known.contains(&mode) => Ok(None),
+            None => bad(format!("invalid {what} mode: {mode:.60}")),
+        }
+    };
+    let pid = of("PID", &host.pid_mode, &["", "host", "private"])?;
+    let ipc = of("IPC", &host.ipc_mode, &["", "host", "none", "private", "shareable"])?;
+    if let (Some(pid), Some(ipc)) = (&pid, &ipc)
+        && pid != ipc
+    {
+        return bad(format!("the processes of {pid:.60} and the IPC of {ipc:.60} can't both be shared"));
+    }
+    let own = host.privileged != Some(true) && host.userns_mode.as_deref() != Some("host");
+    let modes = [&host.pid_mode, &host.ipc_mode].into_iter().flatten();
+    Ok(modes.filter_map(|mode| mode.strip_prefix("container:")).next().filter(|_| own))
 }
 
 /// Namespaces of the host that it shares and whose file systems (sysfs, proc, mqueue) the kernel lets only their
@@ -148,7 +191,7 @@ fn known(name: &str) -> Result<String, Error> {
     if full == "ALL" || ALL.contains(&full.as_str()) {
         Ok(full)
     } else {
-        bad(format!("invalid capability: {name:.40}"))
+        bad(format!("invalid capability: unknown capability: {full:.40?}"))
     }
 }
 
@@ -186,7 +229,7 @@ mod tests {
 
     #[test]
     fn unknown_options_are_refused() {
-        for json in [r#"{"HostConfig":{"CapAdd":["FLY"]}}"#, r#"{"HostConfig":{"SecurityOpt":["seccomp={}"]}}"#] {
+        for json in [r#"{"HostConfig":{"CapAdd":["FLY"]}}"#, r#"{"HostConfig":{"SecurityOpt":["label=user:x"]}}"#] {
             assert!(security(&serde_json::from_str(json).unwrap()).is_err(), "{json}");
         }
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bollard_stubs::models::HostConfig;
-use keel_oci::spec::{IdMapping, Linux, Mount, NamespaceKind, Root, Spec};
+use keel_oci::spec::{IdMapping, Linux, Mount, NamespaceKind, Root, Seccomp, Spec};
 use keel_oci::{defaults, seccomp};
 
 use super::mounts::{self, Planned, Source};
@@ -73,7 +73,7 @@ pub fn spec(config: &Config, around: &Surroundings<'_>) -> Result<Spec, Error> {
     spec.linux = Linux {
         masked_paths: own(&host.masked_paths, &defaults::MASKED_PATHS),
         readonly_paths: own(&host.readonly_paths, &defaults::READONLY_PATHS),
-        seccomp: security.filtered.then(|| seccomp::default_profile(&security.capabilities)),
+        seccomp: filter(&security)?,
         namespaces: security.namespaces,
         uid_mappings: mapping.into_iter().collect(),
         gid_mappings: mapping.into_iter().collect(),
@@ -82,6 +82,25 @@ pub fn spec(config: &Config, around: &Surroundings<'_>) -> Result<Spec, Error> {
         ..Default::default()
     };
     Ok(spec)
+}
+
+/// The system call filter: the client's, or the default one.
+fn filter(security: &security::Security) -> Result<Option<Seccomp>, Error> {
+    if !security.filtered {
+        return Ok(None);
+    }
+    let capabilities = &security.capabilities;
+    let Some(profile) = &security.profile else { return Ok(Some(seccomp::default_profile(capabilities))) };
+    super::seccomp::read(profile, &super::seccomp::Around { capabilities, kernel: super::seccomp::kernel() }).map(Some)
+}
+
+/// Size of a container's shared memory.
+pub fn shm_bytes(config: &Config) -> Result<i64, Error> {
+    let host = config.body.host_config.as_ref();
+    match host.and_then(|host| host.shm_size).filter(|size| *size != 0).unwrap_or(SHM_BYTES) {
+        size if size < 0 => bad("SHM size can not be less than 0"),
+        size => Ok(size),
+    }
 }
 
 fn sysctls(host: &HostConfig) -> Result<std::collections::BTreeMap<String, String>, Error> {
@@ -103,12 +122,11 @@ fn sysctls(host: &HostConfig) -> Result<std::collections::BTreeMap<String, Strin
 /// Usual mounts, the three files of `/etc`, then what was asked for; a target that was asked for replaces a usual one.
 fn all_mounts(config: &Config, around: &Surroundings<'_>, privileged: bool) -> Result<Vec<Mount>, Error> {
     let planned = mounts::planned(&config.body)?;
-    let host = config.body.host_config.as_ref();
-    let shm = host.and_then(|host| host.shm_size).filter(|size| *size != 0).unwrap_or(SHM_BYTES);
-    if shm < 0 {
-        return bad("SHM size can not be less than 0");
-    }
+    let shm = shm_bytes(config)?;
     let mut all = defaults::mounts();
+    if config.body.host_config.as_ref().is_some_and(|host| host.ipc_mode.as_deref() == Some("none")) {
+        all.retain(|mount| mount.destination != "/dev/shm");
+    }
     for mount in &mut all {
         if mount.destination == "/dev/shm" {
             mount.options.retain(|option| !option.starts_with("size="));

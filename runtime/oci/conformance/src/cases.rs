@@ -10,6 +10,7 @@
 //! - `lifecycle`: create, start, state, kill, delete, and their errors
 //! - `mounts`: `mounts`: order, kinds, options, destinations
 //! - `namespaces`: `linux.namespaces`, user mappings, host name, time offsets
+//! - `notify`: a service's readiness, passed on
 //! - `process`: what runs, and as whom: `process`
 //! - `root`: the root file system, masked and read-only paths, kernel parameters
 //! - `seccomp`: `linux.seccomp`
@@ -25,6 +26,7 @@ mod hooks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod notify;
 mod process;
 mod root;
 mod seccomp;
@@ -44,6 +46,7 @@ pub(crate) fn all() -> Vec<Case> {
         root::CASES,
         mounts::CASES,
         namespaces::CASES,
+        notify::CASES,
         devices::CASES,
         seccomp::CASES,
         hooks::CASES,

@@ -12,13 +12,14 @@ use crate::case::{Case, Needs};
 use crate::lab::Runtime;
 use crate::report::{self, Mark};
 use crate::run::{Place, run_all};
-use crate::{bench, cases};
+use crate::{bench, cases, steps};
 
 const USAGE: &str = "\
 usage: keel-oci-conformance --runtime PATH [--runtime PATH...] [--table] [--quiet] [--cgroup-v2] [--json FILE]
                             [--at-once N] [NAME-PART...]
        keel-oci-conformance --list [NAME-PART...]
        keel-oci-conformance --bench N --runtime PATH [--runtime PATH...] [--json FILE]
+       keel-oci-conformance --steps N --runtime PATH
 
 Runs each case with each runtime (with --cgroup-v2, those that need it); exit code 1 if one fails that isn't listed as a known deviation.";
 
@@ -33,6 +34,7 @@ struct Order {
     json: Option<PathBuf>,
     at_once: Option<usize>,
     bench: Option<u32>,
+    steps: Option<u32>,
     parts: Vec<String>,
 }
 
@@ -62,6 +64,7 @@ fn parse() -> Result<Order> {
             Long("json") => order.json = Some(parser.value()?.into()),
             Long("at-once") => order.at_once = Some(parser.value()?.parse()?),
             Long("bench") => order.bench = Some(parser.value()?.parse()?),
+            Long("steps") => order.steps = Some(parser.value()?.parse()?),
             Long("hold-namespaces") => {
                 let kinds = parser.raw_args()?.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
                 cases::hold_namespaces(&kinds)?;
@@ -116,6 +119,10 @@ fn run(order: &Order) -> Result<bool> {
         return Ok(true);
     }
     let at_once = order.at_once.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    if let Some(rounds) = order.steps {
+        print!("{}", steps::run(&place, &runtimes[0], rounds)?);
+        return Ok(true);
+    }
     let results = run_all(&place, &chosen, &runtimes, at_once, |ran| {
         let calm = matches!(report::mark(ran), Mark::Pass | Mark::Known | Mark::Elsewhere);
         if !(order.table || order.quiet && calm) {

@@ -24,9 +24,15 @@ pub(crate) struct Container<'a> {
 impl<'a> Container<'a> {
     /// `create` with further options, in the lab's bundle.
     pub(crate) fn create(lab: &'a Lab, id: &str, options: &[&str]) -> Result<Self> {
+        Self::create_with(lab, id, options, &[])
+    }
+
+    /// The same with these variables.
+    pub(crate) fn create_with(lab: &'a Lab, id: &str, options: &[&str], vars: &[(&str, &str)]) -> Result<Self> {
         let log = lab.next_log();
         let pid_file = lab.path(&format!("{id}.pid"));
         let mut command = lab.command(&["create", "--bundle", &lab.bundle_path(), "--pid-file", &pid_file]);
+        command.envs(vars.iter().copied());
         let output = process::run(command.args(options).arg(id), &log)?;
         if output.code != 0 {
             bail!("`create` failed ({}): {}", output.code, output.stderr.trim());

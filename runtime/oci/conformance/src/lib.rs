@@ -14,6 +14,7 @@
 //! - `report`: the table of results
 //! - `run`: runs cases side by side
 //! - `spec`: `config.json` under construction
+//! - `steps`: where a runtime's time goes, as it tells itself
 //! - `sys`: system calls that rustix lacks
 //! - `terminal`: the caller's end of `--console-socket`
 #![deny(unsafe_code)]
@@ -32,6 +33,7 @@ mod process;
 mod report;
 mod run;
 mod spec;
+mod steps;
 mod sys;
 mod terminal;
 

@@ -28,7 +28,7 @@ const VERBS: &[Verb] = &[
     ("delete", "ID", "f:force"),
     ("exec", "ID [COMMAND [ARGUMENT...]]", "p:process= t:tty console-socket= d:detach pid-file= u:user= c:cap= e:env= \
         cwd= cgroup= preserve-fds= no-new-privs g:additional-gids= apparmor= process-label= ignore-paused"),
-    ("ps", "ID", "f:format="),
+    ("ps", "ID [OPTION OF PS...]", "f:format="),
     ("list", "", "f:format= q:quiet"),
     ("pause", "ID", ""),
     ("resume", "ID", ""),
@@ -98,6 +98,8 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args> {
                     args.options.entry(option.name).or_default().push(value);
                 }
             }
+            // Those of ps(1), which come behind the ID, change nothing.
+            (_, None) if args.verb == "ps" && !args.operands.is_empty() => {}
             (other, None) => return Err(other.unexpected().into()),
         }
     }
@@ -218,6 +220,8 @@ mod tests {
 
     #[test]
     fn what_a_verb_does_not_know_is_refused() {
+        assert!(args("ps c1 -e --format json -x").unwrap().has("format"), "but for options of ps(1)");
+        assert!(args("ps -e c1").is_err());
         assert!(args("state --bundle /b c1").is_err());
         assert!(args("kill --al c1").is_err());
         assert!(args("delete c1 c2").unwrap().at_most(1).is_err());

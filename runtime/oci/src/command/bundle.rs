@@ -24,6 +24,8 @@ pub(super) struct Bundle {
     pub spec: Spec,
     /// The configuration to be remembered.
     pub config: Box<RawValue>,
+    /// Who has read it.
+    pub owner_uid: u32,
 }
 
 /// Reads the bundle that `--bundle` and `--config` name.
@@ -48,7 +50,8 @@ pub(super) fn load(args: &Args) -> Result<Bundle> {
     let rootfs = path.join(given);
     let text = String::from_utf8(bytes).map_err(|_| Failure::new(format!("{} isn't UTF-8", config.display())))?;
     let config = RawValue::from_string(text).doing(|| "keep the configuration".into())?;
-    Ok(Bundle { rootfs, path, spec, config })
+    let owner_uid = rustix::process::getuid().as_raw();
+    Ok(Bundle { rootfs, path, spec, config, owner_uid })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -28,7 +28,7 @@ pub(super) fn events(args: &Args) -> Result<u8> {
     let cgroup = container.record.cgroup.as_ref();
     let cgroup =
         cgroup.ok_or_else(|| Failure::new(format!("container {id} has no cgroup that would tell what it uses")))?;
-    let tell = || print(&json!({ "type": "stats", "id": id, "data": stats(cgroup) }).to_string());
+    let tell = || event("stats", &id, Some(stats(cgroup)));
     if args.has("stats") {
         tell()?;
         return Ok(0);
@@ -43,11 +43,17 @@ pub(super) fn events(args: &Args) -> Result<u8> {
         }
         let now = out_of_memory(cgroup);
         if now > killed {
-            print(&json!({ "type": "oom", "id": id }).to_string())?;
+            event("oom", &id, None)?;
         }
         killed = now.max(killed);
     }
     Ok(0)
+}
+
+/// A line. What others made of one by searching relies on this order.
+fn event(kind: &str, id: &str, data: Option<Value>) -> Result<()> {
+    let data = data.map(|data| format!(r#","data":{data}"#)).unwrap_or_default();
+    print(&format!(r#"{{"type":{},"id":{}{data}}}"#, json!(kind), json!(id)))
 }
 
 /// A number of seconds, or one with `s` or `ms` behind it.
@@ -95,7 +101,7 @@ fn stats(cgroup: &Path) -> Value {
     if let Some(limit) = single(cgroup, "pids.max").filter(|l| *l != u64::MAX) {
         pids["limit"] = limit.into();
     }
-    json!({
+    let mut stats = json!({
         "cpu": {
             "usage": { "total": micros("usage_usec"), "kernel": micros("system_usec"), "user": micros("user_usec") },
             "throttling": {
@@ -119,7 +125,27 @@ fn stats(cgroup: &Path) -> Value {
         "hugetlb": {},
         "intel_rdt": {},
         "network_interfaces": null,
-    })
+    });
+    for (field, file) in [("cpu", "cpu.pressure"), ("memory", "memory.pressure"), ("blkio", "io.pressure")] {
+        if let Some(pressure) = pressure(cgroup, file) {
+            stats[field]["psi"] = pressure;
+        }
+    }
+    stats
+}
+
+/// How long tasks waited (Documentation/accounting/psi.rst): lines such as `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`.
+fn pressure(cgroup: &Path, name: &str) -> Option<Value> {
+    let text = std::fs::read_to_string(cgroup.join(name)).ok()?;
+    let number = |word: &str| {
+        let (key, value) = word.split_once('=')?;
+        Some((key.to_owned(), serde_json::from_str::<Value>(value).ok().filter(Value::is_number)?))
+    };
+    let line = |line: &str| {
+        let (kind, rest) = line.split_once(' ')?;
+        Some((kind.to_owned(), Value::Object(rest.split_ascii_whitespace().filter_map(number).collect())))
+    };
+    Some(Value::Object(text.lines().filter_map(line).collect()))
 }
 
 /// `io.stat`, a line for each device.
@@ -151,6 +177,7 @@ mod tests {
             ("memory.max", "max\n"),
             ("pids.current", "3\n"),
             ("pids.max", "10\n"),
+            ("cpu.pressure", "some avg10=0.50 avg60=0.00 avg300=0.00 total=12\nfull avg10=0.00 total=3\n"),
             ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n"),
         ] {
             std::fs::write(dir.path().join(name), text).unwrap();
@@ -159,6 +186,11 @@ mod tests {
         assert_eq!(stats["cpu"]["usage"]["total"], 7000);
         assert_eq!(stats["memory"]["usage"]["limit"], u64::MAX);
         assert_eq!(stats["pids"]["limit"], 10);
+        assert_eq!(
+            (&stats["cpu"]["psi"]["some"]["avg10"], &stats["cpu"]["psi"]["full"]["total"]),
+            (&0.5.into(), &3.into())
+        );
+        assert!(stats["memory"].get("psi").is_none());
         assert_eq!(stats["blkio"]["ioServiceBytesRecursive"][1]["value"], 2);
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::args::Args;
 use super::record::{self, Container, Status};
 use super::report::{Doing, Failure};
-use super::{Result, bundle, console, create, place, wait};
+use super::{Result, bundle, console, create, place, rootless, wait};
 use crate::spec::{Capabilities, Process, Spec};
 use crate::{Exec, Extras, Parent, exec_with};
 
@@ -21,13 +21,16 @@ pub(super) fn exec(args: &Args) -> Result<u8> {
 }
 
 fn run(args: &Args, container: &Container) -> Result<u8> {
-    let pidfd = container.process()?.ok_or_else(|| Failure::new("it isn't running"))?;
+    let stopped = || Failure::new("cannot exec in a stopped container");
+    let pidfd = container.process()?.ok_or_else(stopped)?;
     match container.status()? {
-        Status::Stopped => return Err(Failure::new("it isn't running")),
-        Status::Paused if !args.has("ignore-paused") => return Err(Failure::new("it is paused")),
+        Status::Stopped => return Err(stopped()),
+        Status::Paused if !args.has("ignore-paused") => {
+            return Err(Failure::new("cannot exec in a paused container (use --ignore-paused to override)"));
+        }
         _ => {}
     }
-    let spec = container.spec()?;
+    let mut spec = container.spec()?;
     let mut process = process(args, &spec)?;
     let socket = args.path("console-socket");
     if socket.is_some() && !process.terminal {
@@ -40,6 +43,7 @@ fn run(args: &Args, container: &Container) -> Result<u8> {
         process.console_size = process.console_size.or_else(console::own_size);
     }
     let cgroup = cgroup(args, container)?;
+    rootless::join(pidfd.as_fd(), &mut spec)?;
     let signals = if args.has("detach") { None } else { Some(wait::Signals::block()?) };
     let [stdin, stdout, stderr] = create::stdio()?;
     let extras = Extras {
@@ -77,7 +81,7 @@ fn run(args: &Args, container: &Container) -> Result<u8> {
     let pidfd = created.pidfd().try_clone_to_owned()?;
     created.start()?;
     match signals {
-        Some(signals) => wait::until_end(pidfd.as_fd(), &signals, relay),
+        Some(signals) => wait::until_end(pidfd.as_fd(), &signals, relay, None),
         None => Ok(0),
     }
 }
@@ -146,7 +150,10 @@ fn cgroup(args: &Args, container: &Container) -> Result<Option<std::path::PathBu
     };
     // Version 1's form names controllers, too.
     let below = below.map(|path| path.rsplit_once(':').map_or(path, |(_, path)| path));
-    let path = below.map_or_else(|| Ok(own.clone()), |path| place::below(own, path))?;
+    let path = match below {
+        None => place::of_a_further_process(own, container.record.pid),
+        Some(path) => place::below(own, path).doing(|| "bad sub cgroup path".into())?,
+    };
     if Path::new(&path).is_dir() {
         Ok(Some(path))
     } else {

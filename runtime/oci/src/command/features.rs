@@ -10,7 +10,7 @@ use crate::{caps, options, seccomp};
 pub(super) fn version() {
     println!("keel-oci version {}", env!("CARGO_PKG_VERSION"));
     println!("spec: {}", crate::OCI_VERSION);
-    println!("+CAP +SECCOMP +SECCOMP_NOTIFY +APPARMOR +SELINUX +CGROUPV2 +EBPF +IDMAP -SYSTEMD -CGROUPV1 -CRIU");
+    println!("+CAP +SECCOMP +SECCOMP_NOTIFY +APPARMOR +SELINUX +CGROUPV2 +EBPF +IDMAP");
 }
 
 /// `features` (features.md of the specification).

@@ -1,6 +1,7 @@
 //! `pause`, `resume`, `update`.
 
 use std::io::Read;
+use std::path::Path;
 
 use super::Result;
 use super::args::Args;
@@ -24,7 +25,8 @@ pub(super) fn freeze(args: &Args, frozen: bool) -> Result<u8> {
     // A created one may be frozen, too; its status doesn't show that.
     let thawed = !frozen && container.record.cgroup.as_ref().is_some_and(|c| cgroup::is_frozen(c));
     if !(wanted.contains(&status) || thawed && status == Status::Created) {
-        return Err(Failure::new(format!("cannot {verb} container {id}: it is {}", status.word())));
+        let why = if frozen { format!("not running or created: {}", status.word()) } else { "not paused".into() };
+        return Err(Failure::new(format!("cannot {verb} container {id}: container {why}")));
     }
     let cgroup = container.record.cgroup.as_ref();
     let cgroup = cgroup.ok_or_else(|| Failure::new(format!("cannot {verb} container {id}: it has no cgroup")))?;
@@ -51,8 +53,29 @@ pub(super) fn update(args: &Args) -> Result<u8> {
     change(args, &mut resources)?;
     let cgroup = container.record.cgroup.as_ref();
     let cgroup = cgroup.ok_or_else(|| Failure::new(format!("cannot update container {id}: it has no cgroup")))?;
+    complete(cgroup, &mut resources);
     cgroup::update(cgroup, &resources).doing(|| format!("update container {id}"))?;
     Ok(0)
+}
+
+/// Limits that go together, in one file or as a sum, keep the half that isn't changed.
+fn complete(cgroup: &Path, r: &mut Resources) {
+    let current = |name: &str| std::fs::read_to_string(cgroup.join(name)).unwrap_or_default();
+    if let Some(cpu) = &mut r.cpu
+        && cpu.quota.is_some() != cpu.period.is_some()
+    {
+        let text = current("cpu.max");
+        let mut words = text.split_ascii_whitespace();
+        let (quota, period) = (words.next(), words.next());
+        cpu.quota = cpu.quota.or_else(|| quota?.parse().ok());
+        cpu.period = cpu.period.or_else(|| period?.parse().ok());
+    }
+    if let Some(memory) = &mut r.memory
+        && memory.swap.is_some_and(|swap| swap > 0)
+        && memory.limit.is_none()
+    {
+        memory.limit = current("memory.max").trim().parse().ok();
+    }
 }
 
 fn read(from: &mut dyn Read, name: &str) -> Result<Resources> {
@@ -113,6 +136,21 @@ fn bytes(name: &str, text: &str) -> Result<i64> {
 
 #[cfg(test)]
 mod tests {
+    use super::{Resources, complete};
+
+    #[test]
+    fn what_is_not_changed_of_a_pair_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cpu.max"), "500000 900000\n").unwrap();
+        std::fs::write(dir.path().join("memory.max"), "1000\n").unwrap();
+        let mut r = Resources::default();
+        r.cpu.get_or_insert_default().quota = Some(-1);
+        r.memory.get_or_insert_default().swap = Some(3000);
+        complete(dir.path(), &mut r);
+        assert_eq!(r.cpu.unwrap().period, Some(900_000));
+        assert_eq!(r.memory.unwrap().limit, Some(1000));
+    }
+
     #[test]
     fn sizes_have_the_usual_units() {
         for (text, expected) in [("-1", -1), ("64m", 64 << 20), ("1GiB", 1 << 30), ("7", 7), ("2Kb", 2048)] {

@@ -4,11 +4,13 @@
 //! - `bundle`: `config.json` and the root file system
 //! - `console`: terminals: sent over a console socket, or connected to this one's
 //! - `create`, `exec`, `start`, `signal` (kill, delete), `limits` (pause, resume, update), `events`, `show` (state,
-//!   list, ps): the verbs
+//!   list), `ps`: the verbs
 //! - `features`, `template`: what this can do, and a configuration to begin with
+//! - `notify`: passes on what a service tells of its readiness
 //! - `place`: where cgroups are on this host
 //! - `record`: what is remembered of a container
 //! - `report`: how errors are told
+//! - `rootless`: as a user other than root
 //! - `wait`: until a process ends, passing signals on
 
 mod args;
@@ -20,9 +22,12 @@ mod events;
 mod exec;
 mod features;
 mod limits;
+mod notify;
 mod place;
+mod ps;
 mod record;
 mod report;
+mod rootless;
 mod show;
 mod signal;
 mod start;
@@ -34,6 +39,8 @@ use std::process::ExitCode;
 
 use args::Args;
 use report::Failure;
+
+use crate::steps;
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -58,16 +65,28 @@ fn run(args: &Args) -> Result<u8> {
         print!("{}", args::usage(&args.verb));
         return Ok(if args.verb.is_empty() && !args.has("help") { 1 } else { 0 });
     }
+    report::check(args)?;
     if args.has("systemd-cgroup") {
         return Err(Failure::new("--systemd-cgroup: there is no systemd manager here; use --cgroup-manager cgroupfs"));
     }
+    if args.has("debug") {
+        steps::begin("");
+    }
+    let done = call(args);
+    for (step, ns) in steps::durations(steps::take()) {
+        report::debug(args, || format!("step: {}: {step}: {} us", args.verb, ns / 1000));
+    }
+    done
+}
+
+fn call(args: &Args) -> Result<u8> {
     match args.verb.as_str() {
         "create" => create::create(args),
         "run" => create::run(args),
         "start" => start::start(args),
         "state" => show::state(args),
         "list" => show::list(args),
-        "ps" => show::ps(args),
+        "ps" => ps::ps(args),
         "kill" => signal::kill(args),
         "delete" => signal::delete(args),
         "exec" => exec::exec(args),

@@ -5,7 +5,7 @@
 //! asked of the kernel: whether that process (its number and its time of birth) lives, and whether it is frozen. The
 //! lock of a container is flock(2) on its folder.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -16,11 +16,11 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Result;
 use super::args::Args;
 use super::report::{Doing, Failure};
+use super::{Result, rootless};
 use crate::spec::Spec;
-use crate::{cgroup, open_pidfd};
+use crate::{cgroup, open_pidfd, userns};
 
 /// Where records are unless `--root` says.
 const DEFAULT_ROOT: &str = "/run/keel-oci";
@@ -82,9 +82,12 @@ pub(super) struct Container {
     pub record: Record,
 }
 
-/// The folder of all records.
+/// The folder of all records: that of the session where this isn't the host's root.
 pub(super) fn root(args: &Args) -> PathBuf {
-    args.path("root").unwrap_or_else(|| DEFAULT_ROOT.into())
+    let own = || std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    let session = (rootless::is_needed() || userns::is_confined()).then(own).flatten();
+    let default = || session.map_or_else(|| DEFAULT_ROOT.into(), |dir| Path::new(&dir).join("keel-oci"));
+    args.path("root").unwrap_or_else(default)
 }
 
 impl Folder {
@@ -102,9 +105,12 @@ impl Folder {
             }
             other => other.doing(|| format!("make {}", path.display()))?,
         }
-        let folder = Self::open(path)?;
-        folder.lock()?;
-        Ok(folder)
+        let folder = Self::open(path.clone()).and_then(|folder| folder.lock().map(|()| folder));
+        if folder.is_err() {
+            // The error is the one to tell.
+            let _ = std::fs::remove_dir(&path);
+        }
+        folder
     }
 
     fn open(path: PathBuf) -> Result<Self> {
@@ -129,30 +135,45 @@ impl Folder {
 
     /// The socket of the start. Its name is short whatever the folder's is, which the kernel limits to 108 bytes.
     pub(super) fn start_socket(&self) -> PathBuf {
-        use std::os::fd::AsRawFd;
-        format!("/proc/self/fd/{}/{START}", self.fd.as_raw_fd()).into()
+        self.within(START)
     }
 
-    /// Writes the record.
+    /// A file of it by a short path.
+    pub(super) fn within(&self, name: &str) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()).into()
+    }
+
+    /// The folder in which the container's service tells of its readiness, if it does.
+    pub(super) fn notify(&self) -> PathBuf {
+        self.path.join("notify")
+    }
+
+    /// Writes the record, without waiting for a disk: no container outlives the boot.
     pub(super) fn write(&self, record: &Record) -> Result<()> {
         let path = self.path.join(RECORD);
-        let write = || -> io::Result<()> {
-            let temporary = self.path.join("state.new");
-            let mut file = File::create(&temporary)?;
-            io::Write::write_all(&mut file, &serde_json::to_vec(record)?)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &path)?;
-            Ok(rustix::fs::fsync(&self.fd)?)
-        };
-        write().doing(|| format!("write {}", path.display()))
+        let text = serde_json::to_vec(record)?;
+        keel_durable::write_volatile(&path, &text).doing(|| format!("write {}", path.display()))
     }
 
-    /// Removes it. Flat: nothing but files is in it.
+    /// Removes it. Nothing but files is in it, and in the one folder that may be there.
     pub(super) fn remove(&self) -> Result<()> {
-        let remove = || -> io::Result<()> {
-            for entry in std::fs::read_dir(&self.path)? {
-                std::fs::remove_file(entry?.path())?;
+        fn files(of: &Path) -> io::Result<()> {
+            for entry in std::fs::read_dir(of)? {
+                let path = entry?.path();
+                if !path.is_dir() {
+                    std::fs::remove_file(path)?;
+                }
             }
+            Ok(())
+        }
+        let remove = || -> io::Result<()> {
+            let notify = self.notify();
+            if notify.is_dir() {
+                files(&notify)?;
+                std::fs::remove_dir(&notify)?;
+            }
+            files(&self.path)?;
             std::fs::remove_dir(&self.path)
         };
         remove().doing(|| format!("remove {}", self.path.display()))
@@ -171,40 +192,39 @@ impl Folder {
 
     fn read(&self) -> Result<Option<Record>> {
         let path = self.path.join(RECORD);
-        let read = || -> io::Result<Vec<u8>> {
-            let file = File::open(&path)?;
-            let mut bytes = Vec::new();
-            io::Read::read_to_end(&mut io::Read::take(file, MAX_BYTES), &mut bytes)?;
-            Ok(bytes)
-        };
-        match read() {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).doing(|| format!("read {}", path.display())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).doing(|| format!("read {}", path.display())),
-        }
+        let step = || format!("read {}", path.display());
+        // Not moved aside where it is damaged: it goes with its folder.
+        let Some(bytes) = keel_durable::read(&path, MAX_BYTES).doing(step)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).doing(step)
     }
 }
 
-/// Opens a container. `None`: its creation didn't come to an end.
-pub(super) fn find(args: &Args, id: &str, lock: bool) -> Result<(Folder, Option<Record>)> {
+/// Whether there is a container of this name, whole or not.
+pub(super) fn is_there(args: &Args, id: &str) -> bool {
+    root(args).join(id).is_dir()
+}
+
+/// Opens a container, and reads what is remembered of it. `None`: its creation didn't come to an end.
+pub(super) fn find(args: &Args, id: &str, lock: bool) -> Result<(Folder, Result<Option<Record>>)> {
     let path = root(args).join(id);
-    if !path.is_dir() {
+    if !is_there(args, id) {
         return Err(Failure::new(format!("container {id} does not exist")));
     }
     let folder = Folder::open(path)?;
     if lock {
         folder.lock()?;
     }
-    let record = folder.read()?;
+    let record = folder.read();
     Ok((folder, record))
 }
 
 /// Opens a container that was created whole.
 pub(super) fn open(args: &Args, lock: bool) -> Result<Container> {
     let id = args.id()?;
-    match find(args, id, lock)? {
-        (folder, Some(record)) => Ok(Container { folder, record }),
-        (_, None) => Err(Failure::new(format!("container {id} is still being created, or that was interrupted"))),
+    let (folder, record) = find(args, id, lock)?;
+    match record? {
+        Some(record) => Ok(Container { folder, record }),
+        None => Err(Failure::new(format!("container {id} is still being created, or that was interrupted"))),
     }
 }
 

@@ -74,6 +74,14 @@ pub(super) fn debug(args: &Args, message: impl FnOnce() -> String) {
     }
 }
 
+/// Whether the log's format is one that is known.
+pub(super) fn check(args: &Args) -> super::Result<()> {
+    match args.text("log-format")? {
+        None | Some("text" | "json" | "") => Ok(()),
+        Some(other) => Err(Failure::new(format!("invalid log-format {other:?}: text and json are known"))),
+    }
+}
+
 fn log(args: &Args, level: &str, message: &str) {
     let time = clock::rfc3339(clock::now_ns());
     let json = args.value("log-format").is_some_and(|f| f == "json");

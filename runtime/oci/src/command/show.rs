@@ -1,4 +1,4 @@
-//! `state`, `list`, `ps`.
+//! `state`, `list`.
 
 use std::io::Write;
 
@@ -79,7 +79,7 @@ pub(super) fn list(args: &Args) -> Result<u8> {
     let mut shown = Vec::new();
     for name in names {
         // One may go, or be unreadable, while the others are listed.
-        if let Ok((folder, Some(record))) = record::find(args, &name, false) {
+        if let Ok((folder, Ok(Some(record)))) = record::find(args, &name, false) {
             shown.extend(Shown::new(&Container { folder, record }));
         }
     }
@@ -109,20 +109,4 @@ fn table(rows: &[[String; 6]]) -> String {
         cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// `ps`: the host's numbers of the processes in a container.
-pub(super) fn ps(args: &Args) -> Result<u8> {
-    args.at_most(1)?;
-    let container = record::open(args, false)?;
-    let pids = if container.process()?.is_some() { container.pids()? } else { Vec::new() };
-    match args.text("format")? {
-        Some("json") => print(&serde_json::to_string(&pids)?)?,
-        None | Some("table" | "") => {
-            print("PID")?;
-            pids.iter().try_for_each(|pid| print(&pid.to_string()))?;
-        }
-        Some(other) => return Err(Failure::new(format!("--format {other:?}: json and table are known"))),
-    }
-    Ok(0)
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::Result;
 use super::args::Args;
 use super::record::{self, Container, Folder, Status};
 use super::report::{self, Doing, Failure};
+use super::{Result, place};
 use crate::hooks::State;
-use crate::spec::Spec;
+use crate::spec::{NamespaceKind, Spec};
 use crate::{cgroup, open_pidfd, signals};
 
 /// How long a killed process may take to end.
@@ -23,15 +23,18 @@ pub(super) fn kill(args: &Args) -> Result<u8> {
     let word = args.operands.get(1).map_or("TERM".into(), |w| w.to_string_lossy());
     let number = signals::number(&word).ok_or_else(|| Failure::new(format!("unknown signal {word:?}")))?;
     let id = &container.record.id;
+    // Where the first process is no process 1, others outlive it.
+    let alone = container.spec().is_ok_and(|spec| spec.names(NamespaceKind::Pid));
+    let whole = args.has("all") || !alone && number == libc::SIGKILL && container.record.cgroup.is_some();
     let Some(pidfd) = container.process()? else {
         // What is left of a stopped container can still be killed, as engines do before they delete one.
-        if args.has("all") && container.record.cgroup.is_some() {
+        if args.has("all") || whole && !container.pids().unwrap_or_default().is_empty() {
             all(&container, number)?;
             return Ok(0);
         }
         return Err(Failure::new(format!("cannot kill container {id}: container not running")));
     };
-    if args.has("all") {
+    if whole {
         all(&container, number)?;
     } else {
         signals::send(pidfd.as_fd(), number).doing(|| format!("send signal {number} to container {id}"))?;
@@ -57,28 +60,30 @@ pub(super) fn delete(args: &Args) -> Result<u8> {
     args.at_most(1)?;
     let id = args.id()?;
     let force = args.has("force");
-    let (folder, record) = match record::find(args, id, true) {
-        Ok(found) => found,
-        // As others do: with --force, one that isn't there is as good as deleted.
-        Err(_) if force => return Ok(0),
-        Err(failure) => return Err(failure),
-    };
-    let Some(record) = record else {
-        // The lock is held, so nobody is creating it any more.
-        folder.remove()?;
+    if force && !record::is_there(args, id) {
+        // As others do: it is as good as deleted.
         return Ok(0);
+    }
+    let (folder, record) = match record::find(args, id, true)? {
+        (folder, Ok(Some(record))) => (folder, record),
+        // The lock is held, so nobody is creating it any more.
+        (folder, Ok(None)) => return folder.remove().map(|()| 0),
+        // What can't be understood could never be deleted otherwise.
+        (folder, Err(_)) if force => return folder.remove().map(|()| 0),
+        (_, Err(failure)) => return Err(failure),
     };
     let container = Container { folder, record };
     let status = container.status()?;
     if !force && !matches!(status, Status::Stopped | Status::Created) {
-        return Err(Failure::new(format!("cannot delete container {id}: it is {}, not stopped", status.word())));
+        return Err(Failure::new(format!("cannot delete container {id} that is not stopped: {}", status.word())));
     }
     if let Some(pidfd) = container.process()? {
         let _ = signals::send(pidfd.as_fd(), libc::SIGKILL);
         ended(pidfd.as_fd()).doing(|| format!("kill container {id}"))?;
     }
+    crate::steps::mark("read the record, see the end");
     let spec = container.spec();
-    clear_away(args, &container.folder, container.record.cgroup.as_deref())?;
+    clear_away(&container.folder, container.record.cgroup.as_deref())?;
     if let Ok(spec) = spec {
         poststop(args, &spec, &State::json(&spec, id, &container.record.bundle, "stopped", 0));
     }
@@ -94,17 +99,16 @@ fn ended(pidfd: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Removes cgroup and folder. Processes that share no process ID namespace with the first one outlive it: they go too.
-pub(super) fn clear_away(args: &Args, folder: &Folder, cgroup: Option<&Path>) -> Result<()> {
+pub(super) fn clear_away(folder: &Folder, cgroup: Option<&Path>) -> Result<()> {
     if let Some(path) = cgroup {
         cgroup::kill_all(path)?;
         cgroup::remove(path)?;
-        if let Some(parent) = path.parent().filter(|p| p.ends_with("keel-oci")) {
-            // Ours, if it is empty.
-            let _ = std::fs::remove_dir(parent);
-        }
+        place::remove_own_parent(path);
+        crate::steps::mark("remove the cgroup");
     }
-    report::debug(args, || format!("remove {}", folder.path.display()));
-    folder.remove()
+    let removed = folder.remove();
+    crate::steps::mark("remove the folder");
+    removed
 }
 
 /// Runs the hooks that come after the deletion; a failure is told and changes nothing (runtime.md, lifecycle step 13).

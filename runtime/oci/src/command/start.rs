@@ -1,11 +1,12 @@
 //! `start`.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use super::Result;
 use super::args::Args;
 use super::record::{self, Status};
 use super::report::{Doing, Failure};
+use super::{Result, notify};
 use crate::hooks::State;
 use crate::spec::Spec;
 
@@ -14,17 +15,32 @@ pub(super) fn start(args: &Args) -> Result<u8> {
     args.at_most(1)?;
     let container = record::open(args, true)?;
     let id = &container.record.id;
-    let status = container.status()?;
-    if status != Status::Created {
-        let problem = format!("cannot start container {id}: it is {}, not created", status.word());
-        return Err(Failure::new(problem));
+    let problem = match container.status()? {
+        Status::Created => None,
+        Status::Running => Some("cannot start an already running container"),
+        Status::Paused => Some("cannot start a paused container"),
+        Status::Stopped => Some("cannot start a container that has stopped"),
+    };
+    if let Some(problem) = problem {
+        return Err(Failure::new(format!("container {id}: {problem}")));
     }
     let spec = container.spec()?;
     let program = spec.process.args.first().map_or("", String::as_str);
+    let waited = match notify::Proxy::listen(&container.folder, container.record.pid)? {
+        Some(proxy) => container.process()?.map(|process| (proxy, process)),
+        None => None,
+    };
+    crate::steps::mark("read the record");
     crate::start_at(&container.folder.start_socket(), program).map_err(|e| told(e, id, "start"))?;
+    crate::steps::mark("execute the program");
     container.folder.started()?;
     poststart(&spec, id, Path::new(&container.record.bundle), container.record.pid)?;
-    Ok(0)
+    // Whoever wants to delete it meanwhile needs its lock.
+    drop(container);
+    match waited {
+        Some((proxy, process)) => proxy.until_ready(process.as_fd()).map(|()| 0),
+        None => Ok(0),
+    }
 }
 
 /// Runs the hooks that come after the start. One that fails changes nothing for the others or for the container, which

@@ -7,6 +7,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use super::Result;
 use super::console::Relay;
+use super::notify::Proxy;
 use super::report::{Doing, Failure};
 use crate::signals;
 
@@ -20,11 +21,17 @@ impl Signals {
 }
 
 /// Waits; returns what a shell would say of the end: its exit code, or 128 and the signal's number.
-pub(super) fn until_end(pidfd: BorrowedFd<'_>, signals: &Signals, mut relay: Option<Relay>) -> Result<u8> {
+pub(super) fn until_end(
+    pidfd: BorrowedFd<'_>,
+    signals: &Signals,
+    mut relay: Option<Relay>,
+    mut proxy: Option<Proxy>,
+) -> Result<u8> {
     loop {
         let mut fds = vec![PollFd::from_borrowed_fd(pidfd, PollFlags::IN), PollFd::new(&signals.0, PollFlags::IN)];
         let watched = relay.as_ref().map(Relay::watched).unwrap_or_default();
         fds.extend(watched.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
+        fds.extend(proxy.as_ref().map(|p| PollFd::from_borrowed_fd(p.watched(), PollFlags::IN)));
         match rustix::event::poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e).doing(|| "wait for the container".into()),
@@ -37,6 +44,10 @@ pub(super) fn until_end(pidfd: BorrowedFd<'_>, signals: &Signals, mut relay: Opt
         }
         if let Some(relay) = &mut relay {
             relay.pass(&ready[2..]);
+        }
+        // Also at the end, of which it may have told just before. The host's not listening is no reason to end.
+        if let Some(proxy) = &mut proxy {
+            let _ = proxy.pass();
         }
         if ready[0] {
             if let Some(relay) = relay {

@@ -143,10 +143,12 @@ unsafe fn child(f: &Fork) -> ! {
     unsafe {
         // This is a copy of the host's process: nobody in a namespace that it shares or joins may look into it.
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        // Before it waits: two that are made at once have copies of each other's sockets, and would never see that
+        // their maker has gone; nor would its locks be free.
+        let step = place_descriptors(f, &mut socket);
         if libc::read(socket, (&raw mut go).cast(), 1) != 1 {
             libc::_exit(1);
         }
-        let step = place_descriptors(f, &mut socket);
         let step = step.and_then(|()| if f.mapped && !super::become_root() { Err(1) } else { Ok(()) });
         let step = match step {
             Err(step) => step,

@@ -71,7 +71,11 @@ pub(crate) fn keep_capabilities() -> io::Result<()> {
 pub(crate) fn set_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     // SAFETY: the groups live through the call; raw calls, for the one thread there is.
     unsafe {
-        check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        match check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr())) {
+            // Where the mapping was written without privileges, groups stay as they are (user_namespaces(7)).
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) && groups.is_empty() => {}
+            other => other?,
+        }
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))
     }
@@ -222,6 +226,18 @@ pub(crate) fn ioprio_set(pid: u32, value: i32) -> io::Result<()> {
     const PROCESS: i32 = 1;
     // SAFETY: plain numbers.
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, pid, value) })
+}
+
+/// A user namespace of its own, and a mount namespace that belongs to it. This process must have one thread.
+pub(crate) fn new_user_namespace() -> io::Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) }.into())
+}
+
+/// A mount namespace of its own.
+pub(crate) fn new_mount_namespace() -> io::Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())
 }
 
 /// A cgroup namespace of its own, rooted where this process is.

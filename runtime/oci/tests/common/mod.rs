@@ -1,6 +1,8 @@
 //! What the tests share: busybox as the image, and the engine's usual configuration.
 #![allow(dead_code)]
 
+pub mod bench;
+
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -64,6 +64,13 @@ pub struct Head {
     pub sparse: Option<sparse::Map>,
 }
 
+impl Head {
+    /// Length of the file, holes included.
+    pub fn real_bytes(&self) -> u64 {
+        self.sparse.as_ref().map_or(self.size_bytes, |map| map.real_bytes)
+    }
+}
+
 /// Takes note of the bytes of an archive that aren't kept as a file's content.
 pub trait Note {
     /// These come next.
@@ -111,6 +118,16 @@ impl<R: Read, N: Note> Archive<R, N> {
     /// What takes note.
     pub fn note(&mut self) -> &mut N {
         &mut self.note
+    }
+
+    /// The stream that the archive is read from.
+    pub fn source(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// The content of the current entry doesn't come with the stream; what follows it does.
+    pub fn content_is_elsewhere(&mut self) {
+        self.content_left = 0;
     }
 
     /// What took note, after the end.

@@ -1,20 +1,20 @@
-//! A layer's archive, put together again from its recipe and its tree.
+//! A layer's archive, put together again from its recipe and the objects, or its folder where an older release
+//! unpacked it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::recipe::{Reader, Record, Segment};
-
-/// Most files and folders of one layer that gave way to later entries.
-pub const MAX_MOVED: u32 = 64 * 1024;
+use crate::digest::ObjectId;
 
 /// The bytes of a layer's archive.
 pub struct Assembled {
     layer: OwnedFd,
+    objects: OwnedFd,
     recipe: Reader<File>,
     /// Which paths have been moved, with the number of the record that says so.
     moved: Vec<(u64, Vec<u8>, u32)>,
@@ -29,13 +29,21 @@ enum State {
 }
 
 impl Assembled {
-    /// The archive of the layer in a folder, which holds `recipe`, `fs` and, where there is need, `moved`.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    /// The archive of the layer in a folder, which holds `recipe` and, where an older release made it, `fs` and perhaps
+    /// `moved`.
+    pub fn open(folder: &Path, objects: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let layer = rustix::fs::open(folder, flags, Mode::empty())?;
-        let moved = all_moved(&mut Reader::new(File::open(folder.join("recipe"))?)?)?;
-        let recipe = Reader::new(File::open(folder.join("recipe"))?)?;
-        Ok(Self { layer, recipe, moved, count: 0, state: State::Raw(io::Cursor::default()) })
+        let objects = rustix::fs::open(objects, flags, Mode::empty())?;
+        let recipe = || Reader::new(File::open(folder.join("recipe"))?);
+        let moved = if folder.join("moved").exists() { all_moved(&mut recipe()?)? } else { Vec::new() };
+        let recipe = recipe()?;
+        Ok(Self { layer, objects, recipe, moved, count: 0, state: State::Raw(io::Cursor::default()) })
+    }
+
+    fn object(&self, object: &ObjectId) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(&self.objects, object.hex(), flags, Mode::empty())?.into())
     }
 
     fn file(&self, path: &[u8]) -> io::Result<File> {
@@ -60,6 +68,7 @@ impl Assembled {
         self.state = match self.recipe.next()? {
             None => State::End,
             Some(Record::Raw(bytes)) => State::Raw(io::Cursor::new(bytes)),
+            Some(Record::Object(object, segments)) => State::File(self.object(&object)?, segments.into_iter(), 0),
             Some(Record::File(path, segments)) => State::File(self.file(&path)?, segments.into_iter(), 0),
             Some(Record::Moved(..)) => State::Raw(io::Cursor::default()),
         };

@@ -57,3 +57,22 @@ impl Read for Decoder<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zstd_frame_that_wants_a_larger_window_is_refused_before_it_gets_one() {
+        // A frame without content: magic, descriptor, window (RFC 8878, 3.1.1.1.2), one empty last block.
+        let frame = |window_log: u32| {
+            let window = u8::try_from((window_log - 10) << 3).unwrap();
+            let bytes = [0x28, 0xb5, 0x2f, 0xfd, 0, window, 1, 0, 0];
+            Decoder::new(io::Cursor::new(bytes)).unwrap().read_to_end(&mut Vec::new())
+        };
+        assert_eq!(frame(MAX_ZSTD_WINDOW_LOG).unwrap(), 0);
+        for window_log in [MAX_ZSTD_WINDOW_LOG + 1, 31, 41] {
+            assert!(frame(window_log).is_err(), "a window of 2^{window_log} bytes");
+        }
+    }
+}

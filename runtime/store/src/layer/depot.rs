@@ -1,13 +1,19 @@
-//! The folders of complete layers, and those in the making.
+//! What is kept of layers, and layers in the making.
 //!
-//! `layers/<diff id>/fs` is a layer's tree and `layers/<diff id>/layer.json` what is known of it. Both appear by one
-//! rename, after the file system has been synced: a layer is complete or absent. `tmp/` is emptied at the start.
+//! `recipes/<diff id>/` holds `recipe` (how the layer's archive is put together), `objects` (which ones it has) and
+//! `layer.json` (what else is known of it). The folder appears by one rename, after the file system has been synced
+//! and the objects have moved to their place: a layer is complete or absent. `tmp/` is emptied at the start.
+//!
+//! Releases before this form unpacked each layer into `layers/<diff id>/fs`. Such layers are converted when they are
+//! needed ([`Depot::convert`]).
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use keel_durable as durable;
 use rustix::fs::{Mode, OFlags, open, syncfs};
@@ -16,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use super::assemble::Assembled;
 use super::unpack::{self, Measured};
-use crate::digest::Digest;
+use crate::digest::{Digest, ObjectId};
 use crate::error::Error;
+use crate::objects::{Object, Objects, read_list, write_list};
 
 /// Longest `layer.json`.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
@@ -34,9 +41,15 @@ struct Record {
 /// The layers of a store.
 #[derive(Debug)]
 pub struct Depot {
-    layers: PathBuf,
+    /// All files of all layers.
+    pub objects: Objects,
+    recipes: PathBuf,
+    /// Layers of older releases.
+    folders: PathBuf,
     temporary: PathBuf,
     counter: AtomicU64,
+    /// Held while layers appear with their objects, and while objects are removed that no layer has.
+    order: Mutex<()>,
 }
 
 /// A layer that is unpacked but not committed; goes away with this value.
@@ -44,11 +57,19 @@ pub struct Depot {
 pub struct Unpacked {
     /// What was found out.
     pub measured: Measured,
-    folder: Scratch,
+    objects: Vec<Object>,
+    scratch: Scratch,
 }
 
+/// A layer that is out of sight; its objects go with [`Depot::forget`].
+pub struct Removed {
+    objects: Vec<Object>,
+    _scratch: Scratch,
+}
+
+/// A folder that goes away with this value.
 #[derive(Debug)]
-struct Scratch(PathBuf);
+pub struct Scratch(pub PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -61,21 +82,43 @@ impl Drop for Scratch {
 }
 
 impl Depot {
-    /// Opens the layers below a folder and empties `tmp/`.
+    /// Opens the layers below a folder. What a crash left in `tmp/` stays until [`Depot::clear`].
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let depot = Self { layers: root.join("layers"), temporary: root.join("tmp"), counter: AtomicU64::new(0) };
-        match std::fs::remove_dir_all(&depot.temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("clearing", &depot.temporary)(error));
-            }
-            _ => {}
-        }
-        for folder in [&depot.layers, &depot.temporary] {
+        let depot = Self {
+            objects: Objects::new(root),
+            recipes: root.join("recipes"),
+            folders: root.join("layers"),
+            temporary: root.join("tmp"),
+            counter: AtomicU64::new(0),
+            order: Mutex::default(),
+        };
+        for folder in [&depot.recipes, &depot.temporary, depot.objects.folder()] {
             std::fs::create_dir_all(folder).map_err(Error::io("making folder", folder))?;
             rustix::fs::chmod(folder, Mode::RWXU).map_err(|e| Error::io("protecting", folder)(e.into()))?;
         }
         durable::sync_folder(root).map_err(Error::io("syncing folder", root))?;
         Ok(depot)
+    }
+
+    /// Clears away what a crash left unfinished: objects that no layer has, then scratch folders. Nothing else must
+    /// have been begun.
+    pub fn clear(&self) -> Result<(), Error> {
+        if self.folders.exists() {
+            for converted in names(&self.folders)?.intersection(&names(&self.recipes)?) {
+                drop(self.hide(&self.folders.join(converted.hex()), converted)?);
+            }
+            // Once it is empty, it is needed no more.
+            let _ = std::fs::remove_dir(&self.folders);
+        }
+        let mut left = std::fs::read_dir(&self.temporary).map_err(Error::io("listing", &self.temporary))?;
+        if left.next().is_none() {
+            return Ok(());
+        }
+        self.collect(self.objects.all()?)?;
+        std::fs::remove_dir_all(&self.temporary).map_err(Error::io("clearing", &self.temporary))?;
+        std::fs::create_dir(&self.temporary).map_err(Error::io("making folder", &self.temporary))?;
+        rustix::fs::chmod(&self.temporary, Mode::RWXU)
+            .map_err(|error| Error::io("protecting", &self.temporary)(error.into()))
     }
 
     /// Whether a layer is here.
@@ -88,6 +131,23 @@ impl Depot {
         self.record(diff_id).map_or(0, |record| record.size_bytes)
     }
 
+    /// Bytes that a layer takes beside its objects.
+    pub fn own_bytes(&self, diff_id: &Digest) -> u64 {
+        let folder = self.folder(diff_id);
+        let length = |name: &str| folder.join(name).metadata().map_or(0, |metadata| metadata.len());
+        length("recipe") + length("objects")
+    }
+
+    /// Hands on each object of a layer.
+    pub fn each_object(&self, diff_id: &Digest, each: impl FnMut(Object)) -> Result<(), Error> {
+        let path = self.folder(diff_id).join("objects");
+        match read_list(&path, each) {
+            // An older release unpacked it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_folder(diff_id) => Ok(()),
+            other => other.map_err(Error::io("reading", &path)),
+        }
+    }
+
     /// The archive of a layer, as it was, and its length. Its reader has to check the digest.
     pub fn archive(&self, diff_id: &Digest) -> Result<(Assembled, u64), Error> {
         let folder = self.folder(diff_id);
@@ -95,7 +155,13 @@ impl Depot {
             what: format!("layer {diff_id}"),
             reason: "an older release unpacked it without noting how its archive was made; pull the image again".into(),
         })?;
-        Ok((Assembled::open(&folder).map_err(Error::io("opening the recipe of", &folder))?, length))
+        let archive = Assembled::open(&folder, self.objects.folder());
+        Ok((archive.map_err(Error::io("opening the recipe of", &folder))?, length))
+    }
+
+    /// The recipe of a layer.
+    pub fn recipe(&self, diff_id: &Digest) -> PathBuf {
+        self.folder(diff_id).join("recipe")
     }
 
     fn record(&self, diff_id: &Digest) -> Option<Record> {
@@ -103,27 +169,30 @@ impl Depot {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// A layer's tree.
-    pub fn tree(&self, diff_id: &Digest) -> PathBuf {
-        self.folder(diff_id).join("fs")
+    /// A scratch folder.
+    pub fn scratch(&self) -> Result<Scratch, Error> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let scratch = Scratch(self.temporary.join(number.to_string()));
+        std::fs::create_dir(&scratch.0).map_err(Error::io("making folder", &scratch.0))?;
+        Ok(scratch)
     }
 
     /// Unpacks a stream into a layer in the making.
     pub fn unpack(&self, label: &str, stream: &mut dyn Read) -> Result<Unpacked, Error> {
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let folder = Scratch(self.temporary.join(format!("layer-{number}")));
-        let tree = folder.0.join("fs");
-        std::fs::create_dir_all(&tree).map_err(Error::io("making folder", &tree))?;
-        // Not every archive has an entry for its root.
-        rustix::fs::chmod(&tree, Mode::from_raw_mode(0o755)).map_err(|e| Error::io("opening up", &tree)(e.into()))?;
-        let recipe = folder.0.join("recipe");
+        let scratch = self.scratch()?;
+        let layer = scratch.0.join("layer");
+        std::fs::create_dir(&layer).map_err(Error::io("making folder", &layer))?;
+        let stage = self.objects.stage(&scratch.0.join("objects"))?;
+        let recipe = layer.join("recipe");
         let recipe = File::create(&recipe).map_err(Error::io("making", &recipe))?;
-        let measured = unpack::unpack(open_folder(&folder.0)?, recipe, label, stream)?;
+        let (measured, objects) = unpack::unpack(stage, recipe, label, stream)?;
+        let list = layer.join("objects");
+        write_list(&list, &objects).map_err(Error::io("writing", &list))?;
         let record = Record { size_bytes: measured.size_bytes, archive_bytes: Some(measured.archive_bytes) };
-        let path = folder.0.join("layer.json");
+        let path = layer.join("layer.json");
         let json = serde_json::to_vec(&record).map_err(|e| Error::io("writing", &path)(e.into()))?;
         std::fs::write(&path, json).map_err(Error::io("writing", &path))?;
-        Ok(Unpacked { measured, folder })
+        Ok(Unpacked { measured, objects, scratch })
     }
 
     /// Makes layers complete, in one go: one sync serves all.
@@ -133,38 +202,115 @@ impl Depot {
         }
         let temporary = open_folder(&self.temporary)?;
         syncfs(&temporary).map_err(|error| Error::io("syncing", &self.temporary)(error.into()))?;
-        for layer in &unpacked {
-            let target = self.folder(&layer.measured.diff_id);
-            match rustix::fs::rename(&layer.folder.0, &target) {
+        let completed = self.complete(&unpacked);
+        if completed.is_err() {
+            let objects = unpacked.iter().flat_map(|layer| &layer.objects).map(|object| object.id).collect();
+            self.collect(objects)?;
+        }
+        completed
+    }
+
+    fn complete(&self, unpacked: &[Unpacked]) -> Result<(), Error> {
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in unpacked {
+            self.objects.take_in(&layer.scratch.0.join("objects"), &layer.objects)?;
+        }
+        let objects = self.objects.folder();
+        durable::sync_folder(objects).map_err(Error::io("syncing folder", objects))?;
+        for layer in unpacked {
+            let target = self.recipes.join(layer.measured.diff_id.hex());
+            match rustix::fs::rename(layer.scratch.0.join("layer"), &target) {
                 // Someone else was quicker with the same content.
                 Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 Err(error) => return Err(Error::io("completing layer", &target)(error.into())),
             }
         }
-        durable::sync_folder(&self.layers).map_err(Error::io("syncing folder", &self.layers))
+        durable::sync_folder(&self.recipes).map_err(Error::io("syncing folder", &self.recipes))
     }
 
-    /// Removes a layer: first out of sight by one rename, then its files.
-    pub fn remove(&self, diff_id: &Digest) -> Result<(), Error> {
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let folder = self.folder(diff_id);
-        let scratch = Scratch(self.temporary.join(format!("removed-{number}")));
-        match std::fs::rename(&folder, &scratch.0) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(Error::io("removing layer", &folder))?,
+    /// Brings a layer of an older release into today's form; does nothing to others.
+    pub fn convert(&self, diff_id: &Digest) -> Result<(), Error> {
+        if !self.is_folder(diff_id) {
+            return Ok(());
         }
-        durable::sync_folder(&self.layers).map_err(Error::io("syncing folder", &self.layers))
+        let what = format!("layer {diff_id} of an older release");
+        let (mut archive, _) = self.archive(diff_id)?;
+        let unpacked = self.unpack(&what, &mut archive)?;
+        let got = unpacked.measured.diff_id;
+        if got != *diff_id {
+            return Err(Error::Digest { what, expected: *diff_id, got });
+        }
+        log::info!("{what} is kept as single files from now on");
+        self.commit(vec![unpacked])?;
+        self.hide(&self.folders.join(diff_id.hex()), diff_id).map(|_| ())
+    }
+
+    /// Takes a layer out of sight by one rename.
+    pub fn remove(&self, diff_id: &Digest) -> Result<Removed, Error> {
+        let mut objects = Vec::new();
+        self.each_object(diff_id, |object| objects.push(object))?;
+        let scratch = self.hide(&self.folder(diff_id), diff_id)?;
+        Ok(Removed { objects, _scratch: scratch })
+    }
+
+    fn hide(&self, folder: &Path, diff_id: &Digest) -> Result<Scratch, Error> {
+        // Not by a number: one of before a crash may still be there.
+        let path = self.temporary.join(format!("removed-{}", diff_id.hex()));
+        drop(Scratch(path.clone()));
+        match std::fs::rename(folder, &path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("removing layer", folder)(error))
+            }
+            _ => Ok(Scratch(path)),
+        }
+    }
+
+    /// Removes the objects of removed layers that no other layer has.
+    pub fn forget(&self, removed: Vec<Removed>) -> Result<(), Error> {
+        if removed.is_empty() {
+            return Ok(());
+        }
+        // A layer must not come back without its objects.
+        durable::sync_folder(&self.recipes).map_err(Error::io("syncing folder", &self.recipes))?;
+        self.collect(removed.iter().flat_map(|layer| &layer.objects).map(|object| object.id).collect())
+    }
+
+    /// Removes those of these objects that no layer has.
+    fn collect(&self, mut objects: BTreeSet<ObjectId>) -> Result<(), Error> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in names(&self.recipes)? {
+            self.each_object(&layer, |object| {
+                objects.remove(&object.id);
+            })?;
+        }
+        self.objects.remove(&objects)
     }
 
     /// All layers that are here. Names that are no digest are passed over.
-    pub fn all(&self) -> Result<Vec<Digest>, Error> {
-        let entries = std::fs::read_dir(&self.layers).map_err(Error::io("listing", &self.layers))?;
-        Ok(entries.filter_map(|entry| Digest::from_hex(entry.ok()?.file_name().to_str()?).ok()).collect())
+    pub fn all(&self) -> Result<BTreeSet<Digest>, Error> {
+        let mut all = names(&self.recipes)?;
+        if self.folders.exists() {
+            all.extend(names(&self.folders)?);
+        }
+        Ok(all)
+    }
+
+    fn is_folder(&self, diff_id: &Digest) -> bool {
+        !self.recipes.join(diff_id.hex()).exists() && self.folders.join(diff_id.hex()).exists()
     }
 
     fn folder(&self, diff_id: &Digest) -> PathBuf {
-        self.layers.join(diff_id.hex())
+        let above = if self.is_folder(diff_id) { &self.folders } else { &self.recipes };
+        above.join(diff_id.hex())
     }
+}
+
+fn names(folder: &Path) -> Result<BTreeSet<Digest>, Error> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io("listing", folder))?;
+    Ok(entries.filter_map(|entry| Digest::from_hex(entry.ok()?.file_name().to_str()?).ok()).collect())
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Error> {

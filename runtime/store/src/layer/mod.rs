@@ -1,20 +1,22 @@
-//! Layers: archives in, folders out.
+//! Layers: archives in, recipes and objects out.
 //!
 //! - `archive`, `pax`, `sparse`: entries of a tar stream, under caps
 //! - `assemble`, `recipe`: the archive put together again, byte for byte
 //! - `codec`: gzip, zstd or none
-//! - `depot`: the folders of complete layers, and those in the making
-//! - `entry`: one entry made into a file
+//! - `depot`: what is kept of layers, and layers in the making
 //! - `path`: paths of an archive, checked
+//! - `replay`: the entries of a layer read again
 //! - `unpack`: a whole stream unpacked
+//! - `walk`: entries put into a tree
 
 pub mod archive;
 pub mod assemble;
 pub mod codec;
 pub mod depot;
-mod entry;
-mod path;
+pub mod path;
 mod pax;
 mod recipe;
-mod sparse;
+pub mod replay;
+pub mod sparse;
 pub mod unpack;
+pub mod walk;

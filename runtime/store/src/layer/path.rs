@@ -64,16 +64,6 @@ impl LayerPath {
         Some((Self(folder.to_vec()), name))
     }
 
-    /// Goes one name down.
-    pub fn push(&mut self, name: &[u8]) {
-        self.0.push(name.to_vec());
-    }
-
-    /// With slashes between the names, as the kernel takes it.
-    pub fn joined(&self) -> Vec<u8> {
-        self.0.join(&b'/')
-    }
-
     /// The names on the way.
     pub fn parts(&self) -> &[Vec<u8>] {
         &self.0

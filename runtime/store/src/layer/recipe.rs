@@ -1,13 +1,18 @@
-//! How the archive of a layer was put together: its headers and padding as they were, and which file each content is.
+//! How the archive of a layer was put together: its headers, padding and small files as they were, and which object
+//! each other content is. It is all that is kept of a layer beside the objects.
 //!
 //! An image's ID covers the digest of each layer's archive, so saving or pushing an image needs the same archive again,
-//! byte for byte. What isn't the content of a file is kept here, compressed to about 50 bytes a file; contents are read
-//! from the layer's tree ([`super::assemble`]).
+//! byte for byte ([`super::assemble`]); and the tree of an image is made of the entries of its layers
+//! ([`super::replay`]).
 //!
-//! A recipe is a zstd stream of records, integers little-endian: `R length bytes`, `F path segments`, `M path number`,
-//! and `E` at its end. Paths are relative to the layer's root, a length before them.
+//! A recipe is a zstd stream of records, integers little-endian: `R length bytes`, `O digest segments`, and `E` at its
+//! end. Releases that kept a folder for each layer wrote `F path segments` for contents that are there, and
+//! `M path number` where an entry took the place of an earlier one. Paths are relative to the layer's root, a length
+//! before them.
 
 use std::io::{self, Read, Write};
+
+use crate::digest::ObjectId;
 
 /// Raw bytes gathered before they become a record.
 const RAW_BYTES: usize = 64 * 1024;
@@ -28,6 +33,8 @@ pub type Segment = (u64, u64);
 pub enum Record {
     /// These bytes.
     Raw(Vec<u8>),
+    /// These parts of an object.
+    Object(ObjectId, Vec<Segment>),
     /// These parts of the file of this path.
     File(Vec<u8>, Vec<Segment>),
     /// What earlier records call by this path has given way to a later entry and is kept under this number.
@@ -62,25 +69,17 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Parts of a file.
-    pub fn file(&mut self, path: &[u8], segments: &[Segment]) -> io::Result<()> {
+    /// Parts of an object.
+    pub fn object(&mut self, object: &ObjectId, segments: &[Segment]) -> io::Result<()> {
         self.flush()?;
-        self.out.write_all(b"F")?;
-        self.bytes(path)?;
+        self.out.write_all(b"O")?;
+        self.out.write_all(&object.bytes())?;
         self.number(segments.len())?;
         for (offset, length) in segments {
             self.out.write_all(&offset.to_le_bytes())?;
             self.out.write_all(&length.to_le_bytes())?;
         }
         Ok(())
-    }
-
-    /// What was at a path has been moved.
-    pub fn moved(&mut self, path: &[u8], number: u32) -> io::Result<()> {
-        self.flush()?;
-        self.out.write_all(b"M")?;
-        self.bytes(path)?;
-        self.out.write_all(&number.to_le_bytes())
     }
 
     /// Ends the recipe.
@@ -132,12 +131,8 @@ impl<R: Read> Reader<R> {
             b'E' => Ok(None),
             b'R' => Ok(Some(Record::Raw(self.bytes(RAW_BYTES)?))),
             b'M' => Ok(Some(Record::Moved(self.bytes(MAX_PATH_BYTES)?, u32::from_le_bytes(self.array()?)))),
-            b'F' => {
-                let path = self.bytes(MAX_PATH_BYTES)?;
-                let count = self.length(MAX_SEGMENTS)?;
-                let segment = |_| Ok((u64::from_le_bytes(self.array()?), u64::from_le_bytes(self.array()?)));
-                Ok(Some(Record::File(path, (0..count).map(segment).collect::<io::Result<_>>()?)))
-            }
+            b'O' => Ok(Some(Record::Object(ObjectId::from_bytes(self.array()?), self.segments()?))),
+            b'F' => Ok(Some(Record::File(self.bytes(MAX_PATH_BYTES)?, self.segments()?))),
             _ => Err(damaged()),
         }
     }
@@ -146,6 +141,11 @@ impl<R: Read> Reader<R> {
         let mut bytes = [0; N];
         self.input.read_exact(&mut bytes)?;
         Ok(bytes)
+    }
+
+    fn segments(&mut self) -> io::Result<Vec<Segment>> {
+        let count = self.length(MAX_SEGMENTS)?;
+        (0..count).map(|_| Ok((u64::from_le_bytes(self.array()?), u64::from_le_bytes(self.array()?)))).collect()
     }
 
     fn length(&mut self, most: usize) -> io::Result<usize> {
@@ -172,9 +172,9 @@ mod tests {
     fn records_come_back_as_they_were() {
         let mut writer = Writer::new(Vec::new()).unwrap();
         let long = vec![7; RAW_BYTES + 5];
+        let object = ObjectId::of(b"x");
         writer.raw(&long).unwrap();
-        writer.file(b"a/\xff", &[(0, 3), (9, u64::MAX)]).unwrap();
-        writer.moved(b"a", 3).unwrap();
+        writer.object(&object, &[(0, 3), (9, u64::MAX)]).unwrap();
         writer.raw(b"end").unwrap();
         let bytes = writer.finish().unwrap();
         let mut reader = Reader::new(&bytes[..]).unwrap();
@@ -185,11 +185,22 @@ mod tests {
         let expected = [
             Record::Raw(long[..RAW_BYTES].to_vec()),
             Record::Raw(vec![7; 5]),
-            Record::File(b"a/\xff".to_vec(), vec![(0, 3), (9, u64::MAX)]),
-            Record::Moved(b"a".to_vec(), 3),
+            Record::Object(object, vec![(0, 3), (9, u64::MAX)]),
             Record::Raw(b"end".to_vec()),
         ];
         assert_eq!(records, expected);
+    }
+
+    #[test]
+    fn records_of_older_releases_are_read() {
+        let records = b"F\x01\0\0\0a\x01\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0M\x01\0\0\0a\x03\0\0\0E";
+        let mut writer = Writer::new(Vec::new()).unwrap();
+        writer.out.write_all(records).unwrap();
+        let bytes = writer.out.finish().unwrap();
+        let mut reader = Reader::new(&bytes[..]).unwrap();
+        assert_eq!(reader.next().unwrap(), Some(Record::File(b"a".to_vec(), vec![(1, 2)])));
+        assert_eq!(reader.next().unwrap(), Some(Record::Moved(b"a".to_vec(), 3)));
+        assert_eq!(reader.next().unwrap(), None);
     }
 
     #[test]

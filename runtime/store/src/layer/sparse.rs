@@ -9,8 +9,8 @@ use super::archive::{BLOCK_BYTES, bad};
 use super::pax::{number, pax_number};
 use super::recipe::{MAX_SEGMENTS, Segment};
 
-/// Longest sparse file: a size alone costs nothing, but what copies such a file reads it all.
-const MAX_REAL_BYTES: u64 = 1 << 40;
+/// Longest sparse file: what copies or hashes such a file reads its holes, too.
+const MAX_REAL_BYTES: u64 = 1 << 36;
 /// Offset and length in a header of GNU's.
 const PAIR_BYTES: usize = 24;
 /// Digits of a number in the map of version 1.0.

@@ -1,23 +1,21 @@
-//! A whole stream unpacked: digested, decompressed, digested, made into files, without a copy of it anywhere.
+//! A whole stream unpacked: digested, decompressed, digested, made into objects and a recipe, without a copy of it
+//! anywhere.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 
-use super::archive::{Archive, Note};
+use super::archive::{Archive, Head, Note};
 use super::codec::Decoder;
-use super::entry::{Failure, Tree};
-use super::path::{LayerPath, Name, meaning};
 use super::recipe::Writer;
+use super::walk::{Contents, Failure, MAX_LAYER_BYTES, NoteError, read_error, walk};
 use crate::digest::{Digest, HashRead};
 use crate::error::Error;
+use crate::objects::{Object, Stage};
+use crate::tree::{Body, Tree};
 
-/// Entries of one layer.
-const MAX_ENTRIES: u64 = 4_000_000;
-/// Unpacked bytes of one layer.
-const MAX_LAYER_BYTES: u64 = 256 << 30;
-/// Content of an entry that stands for no file.
-const MAX_UNKEPT_BYTES: u64 = 4096;
+/// Longest content that is kept with the metadata: an object costs two blocks, an inode and two writes that are waited
+/// for. Half of the files of a distribution are no longer, yet they are a thirtieth of its bytes.
+const INLINE_BYTES: u64 = 2048;
 /// Bytes that may follow the end of an archive (programs pad to their block size), and a compressed stream.
 const MAX_TRAILER_BYTES: u64 = 16 << 20;
 
@@ -41,19 +39,25 @@ struct Recipe(Writer<File>);
 
 impl Note for Recipe {
     fn note(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.raw(bytes).map_err(|source| io::Error::new(source.kind(), RecipeError(source)))
+        self.0.raw(bytes).map_err(|source| io::Error::new(source.kind(), NoteError(source)))
     }
 }
 
-/// A failure of our disk, told from failures of the stream.
-#[derive(Debug, thiserror::Error)]
-#[error("writing the recipe of the archive")]
-struct RecipeError(#[source] io::Error);
-
-/// Unpacks a stream, compressed or not, into `fs` of a layer's folder, and notes in `recipe` how it was put together.
-/// `label` names the layer in errors.
-pub fn unpack(layer: OwnedFd, recipe: File, label: &str, stream: &mut dyn Read) -> Result<Measured, Error> {
-    through(label, stream, |archive| files(layer, recipe, label, archive))
+/// Unpacks a stream, compressed or not: contents become objects, and the recipe notes the rest. Also returns which
+/// objects the layer has. `label` names the layer in errors.
+pub fn unpack(
+    stage: Stage,
+    recipe: File,
+    label: &str,
+    stream: &mut dyn Read,
+) -> Result<(Measured, Vec<Object>), Error> {
+    let mut objects = Vec::new();
+    let measured = through(label, stream, |archive| {
+        let (size_bytes, found) = files(stage, recipe, label, archive)?;
+        objects = found;
+        Ok(size_bytes)
+    })?;
+    Ok((measured, objects))
 }
 
 /// Digests a stream without unpacking it, for a layer that may be here already.
@@ -119,62 +123,31 @@ fn drain(stream: &mut (impl Read + ?Sized), limit: u64) -> io::Result<()> {
     }
 }
 
-fn files(layer: OwnedFd, recipe: File, label: &str, stream: &mut dyn Read) -> Result<u64, Error> {
-    let disk_error = |source| Error::Io { operation: "writing the recipe of", path: label.to_owned(), source };
-    let read_error = |source: io::Error| match source.downcast::<RecipeError>() {
-        Ok(RecipeError(source)) => disk_error(source),
-        Err(source) => Error::Read { what: label.to_owned(), source },
-    };
-    let mut archive = Archive::noting(stream, Recipe(Writer::new(recipe).map_err(disk_error)?));
-    let mut tree = Tree::new(layer).map_err(|failure| explain(label, b"/", failure))?;
-    let mut size_bytes: u64 = 0;
-    for count in 0.. {
-        let Some(head) = archive.next().map_err(read_error)? else { break };
-        let explain = |failure| explain(label, &head.path, failure);
-        let refuse = |reason: &str| explain(Failure::Refused(reason.into()));
-        size_bytes = size_bytes.saturating_add(head.size_bytes);
-        if count >= MAX_ENTRIES || size_bytes > MAX_LAYER_BYTES {
-            return Err(refuse("the layer is too large"));
+/// What a stream's contents become: objects, or parts of the recipe.
+struct Keep(Stage);
+
+impl<R: Read> Contents<R, Recipe> for Keep {
+    fn take(&mut self, archive: &mut Archive<R, Recipe>, head: &Head) -> Result<Body, Failure> {
+        if head.sparse.is_none() && head.size_bytes <= INLINE_BYTES {
+            // The recipe takes note of it as it passes.
+            io::copy(&mut archive.content(false), &mut io::sink()).map_err(Failure::Read)?;
+            return Ok(Body::Inline(0, 0));
         }
-        let path = LayerPath::new(&head.path).map_err(refuse)?;
-        let name = match path.split() {
-            None => Name::Plain(b""),
-            Some((_, name)) => meaning(name).map_err(refuse)?,
-        };
-        let folder = path.split().map(|(folder, _)| folder).unwrap_or_default();
-        match name {
-            // What isn't kept in a file goes into the recipe.
-            Name::Ignored | Name::Opaque | Name::Whiteout(_) if head.size_bytes > MAX_UNKEPT_BYTES => {
-                return Err(refuse("a whiteout with content"));
-            }
-            Name::Ignored => {}
-            Name::Opaque => tree.hide_below(&folder).map_err(explain)?,
-            Name::Whiteout(hidden) => tree.hide(&folder, hidden).map_err(explain)?,
-            Name::Plain(_) => {
-                tree.make(&path, &head, &mut archive.content(true)).map_err(explain)?;
-                let recipe = &mut archive.note().0;
-                for (path, number) in tree.take_moved() {
-                    recipe.moved(&path, number).map_err(disk_error)?;
-                }
-                let whole = [(0, head.size_bytes)];
-                let segments = head.sparse.as_ref().map_or(&whole[..], |map| &map.segments);
-                if head.size_bytes > 0 {
-                    recipe.file(&path.joined(), segments).map_err(disk_error)?;
-                }
-            }
-        }
+        let object = self.0.keep(&mut archive.content(true), head)?;
+        let whole = [(0, head.size_bytes)];
+        let segments = head.sparse.as_ref().map_or(&whole[..], |map| &map.segments);
+        archive.note().0.object(&object, segments).map_err(Failure::Write)?;
+        Ok(Body::Object(object, head.real_bytes()))
     }
-    tree.finish().map_err(|failure| explain(label, b"/", failure))?;
-    archive.trailer(MAX_TRAILER_BYTES).map_err(read_error)?;
-    archive.into_note().0.finish().map_err(disk_error)?;
-    Ok(size_bytes)
 }
 
-fn explain(label: &str, path: &[u8], failure: Failure) -> Error {
-    let shown = String::from_utf8_lossy(path).chars().take(300).collect::<String>();
-    match failure {
-        Failure::Refused(reason) => Error::Entry { layer: label.to_owned(), path: shown, reason },
-        Failure::Read(source) => Error::Read { what: format!("{label}, content of {shown:?}"), source },
-        Failure::Write(source) => Error::Io { operation: "unpacking", path: format!("{shown:?} of {label}"), source },
-    }
+fn files(stage: Stage, recipe: File, label: &str, stream: &mut dyn Read) -> Result<(u64, Vec<Object>), Error> {
+    let disk_error = |source| Error::Io { operation: "writing the recipe of", path: label.to_owned(), source };
+    let mut archive = Archive::noting(stream, Recipe(Writer::new(recipe).map_err(disk_error)?));
+    let mut keep = Keep(stage);
+    // Only for what its making refuses.
+    let size_bytes = walk(label, &mut archive, &mut Tree::default(), &mut keep)?;
+    archive.trailer(MAX_TRAILER_BYTES).map_err(|source| read_error(label.to_owned(), source))?;
+    archive.into_note().0.finish().map_err(disk_error)?;
+    Ok((size_bytes, keep.0.finish()))
 }

@@ -6,6 +6,7 @@
 //! - `credentials`: what a registry asks for before it answers; logins
 //! - [`look`]: looking without pulling; search
 //! - `pull`, `push`: the whole of both
+//! - `signature`: signatures as cosign makes them
 //! - `upload`: one blob brought into a repository
 //! - `workers`: a few layers at a time
 
@@ -16,5 +17,6 @@ pub mod credentials;
 pub mod look;
 pub mod pull;
 pub mod push;
+pub(crate) mod signature;
 mod upload;
 mod workers;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::blob::BlobStream;
 use super::client::Registry;
+use super::signature;
 use super::workers::{self, Crew};
 use crate::digest::{Digest, ImageId};
 use crate::error::Error;
@@ -55,7 +56,9 @@ fn pull_from(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ImageId, Error> {
     let (top, top_bytes, _) = registry.manifest(&reference.manifest(), reference.digest())?;
-    let (manifest, manifest_bytes) = choose(registry, reference, platform, top_bytes)?;
+    let keys = &store.options.signature_keys;
+    let signed = if keys.is_empty() { None } else { Some(signature::fetch(registry, reference, &top, keys)?) };
+    let (manifest, manifest_bytes) = choose(registry, reference, platform, top_bytes.clone())?;
     let config = registry.small_blob(&manifest.config.digest, MAX_CONFIG_BYTES)?;
     let diff_ids = ConfigFile::parse(&reference.to_string(), &config)?.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
@@ -80,6 +83,10 @@ fn pull_from(
         names.push(reference.with_tag(tag)?);
     }
     let id = store.record(&config, diff_ids, Some(&manifest_bytes), &names)?;
+    if let Some(signed) = signed {
+        let index = (top_bytes != manifest_bytes).then_some(top_bytes.as_slice());
+        store.note_signature(&id, signed, index)?;
+    }
     progress(Progress { id: None, status: Status::Digest(top.to_string()) });
     let shown = reference.to_string();
     let status = if is_known && jobs.is_empty() { Status::UpToDate(shown) } else { Status::Downloaded(shown) };

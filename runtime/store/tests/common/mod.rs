@@ -28,9 +28,9 @@ pub fn is_empty(folder: &Path) -> bool {
     std::fs::read_dir(folder).unwrap().next().is_none()
 }
 
-/// Whether nothing of a layer, config or half-made file is left in a store.
+/// Whether nothing of a layer, tree, config or half-made file is left in a store.
 pub fn assert_nothing_left(folder: &Path) {
-    for part in ["tmp", "layers", "blobs/sha256"] {
+    for part in ["tmp", "recipes", "objects", "trees", "blobs/sha256"] {
         assert!(is_empty(&folder.join("store").join(part)), "something is left in {part}");
     }
 }

@@ -1,7 +1,8 @@
 //! `[registry]` and `[proxy]`: where images come from, and by which way.
 
-use super::super::{ConfigError, Mirror, Settings, check, fragment};
+use super::super::{ConfigError, Login, Mirror, Settings, check, fragment};
 use super::{MAX_LIST, Merge, certificates};
+use crate::tuf::PublicKey;
 
 impl Merge<'_> {
     pub(super) fn registry(&self, settings: &mut Settings, written: &fragment::Registry) -> Result<(), ConfigError> {
@@ -10,6 +11,22 @@ impl Merge<'_> {
         self.list(&mut registry.insecure, "registry.insecure", &written.insecure, host)?;
         self.option(&mut registry.ca_pem, "registry.ca_pem", &written.ca_pem, certificates)?;
         registry.require_digest = written.require_digest.unwrap_or(registry.require_digest);
+        self.list(
+            &mut registry.signature_keys_pem,
+            "registry.signature_keys_pem",
+            &written.signature_keys_pem,
+            |text| {
+                let key = PublicKey::from_pem(text).map(|_| text.to_owned());
+                key.ok_or_else(|| "is not a public key of P-256 or Ed25519 in PEM, as cosign writes cosign.pub".into())
+            },
+        )?;
+        if let Some(required) = &written.require_signature {
+            registry.require_signature = *required.get_ref();
+            if registry.require_signature && registry.signature_keys_pem.is_empty() {
+                let reason = "is true without signature_keys_pem: nothing could be pulled or run";
+                return Err(self.refuse("registry.require_signature", required, reason));
+            }
+        }
         if let Some(over) = written.mirror.get(MAX_LIST) {
             return Err(self.refuse("registry.mirror", over, &format!("has more than {MAX_LIST} entries")));
         }
@@ -18,6 +35,18 @@ impl Merge<'_> {
             let of = self.checked("registry.mirror.registry", &entry.registry, host)?;
             let url = self.checked("registry.mirror.url", &entry.url, check::url)?;
             registry.mirrors.push(Mirror { registry: of, url: url.trim_end_matches('/').into() });
+        }
+        if let Some(over) = written.login.get(MAX_LIST) {
+            return Err(self.refuse("registry.login", over, &format!("has more than {MAX_LIST} entries")));
+        }
+        for entry in &written.login {
+            let entry = entry.get_ref();
+            let of = self.checked("registry.login.registry", &entry.registry, host)?;
+            if registry.logins.iter().any(|login| login.registry == of) {
+                return Err(self.refuse("registry.login.registry", &entry.registry, "is there twice"));
+            }
+            let (user, password) = (entry.user.get_ref().clone(), entry.password.get_ref().clone());
+            registry.logins.push(Login { registry: of, user, password });
         }
         Ok(())
     }
@@ -51,6 +80,22 @@ mod tests {
         assert_eq!(settings.registry.mirrors[0].url, "https://mirror.example:5000");
         assert_eq!(settings.proxy.https.as_deref(), Some("http://me:p%40ss@proxy.example:3128"));
         assert_eq!(settings.proxy.no_proxy.len(), 5);
+    }
+
+    #[test]
+    fn keys_of_signatures_are_read_and_wanted_where_signatures_are() {
+        let key = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+        let text = format!("[registry]\nrequire_signature = true\nsignature_keys_pem = [\"\"\"\n{key}\"\"\"]\n");
+        let settings = parse(&text).unwrap();
+        assert!(settings.registry.require_signature && settings.registry.signature_keys_pem == [key]);
+        for (text, place) in [
+            ("[registry]\nrequire_signature = true\n".to_owned(), (2, 21, "registry.require_signature")),
+            (text.replace("MCow", "MCox"), (3, 23, "registry.signature_keys_pem")),
+            ("[registry]\nsignature_keys_pem = [\"x\"]".into(), (2, 23, "registry.signature_keys_pem")),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert_eq!((error.line, error.column, error.key.as_deref().unwrap()), place, "{error}");
+        }
     }
 
     #[test]

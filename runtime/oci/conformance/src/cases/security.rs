@@ -23,6 +23,9 @@ pub(super) const CASES: &[Case] = &[
     Case::new("security.a-folder-in-the-place-of-proc", "CVE-2025-52881", fake_proc),
     Case::new("security.masked-path-is-a-link", "CVE-2025-31133", masked_link),
     Case::new("security.dev-null-is-a-link", "CVE-2025-31133", null_link),
+    Case::new("security.dev-null-is-missing", "CVE-2025-31133", null_missing),
+    Case::new("security.console-is-a-link", "CVE-2025-52565", console_link),
+    Case::new("security.console-is-a-link-to-proc", "CVE-2025-52565", console_link_to_proc),
     Case::new("security.read-only-path-is-a-link", "CVE-2025-52881", readonly_link),
     Case::new("security.cwd-leads-to-the-host", "CVE-2024-21626", cwd_leak),
     Case::new("security.exec-cwd-leads-to-the-host", "CVE-2024-21626", exec_cwd_leak),
@@ -143,28 +146,71 @@ fn masked_link(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// With a folder of the image's as `/dev`.
+fn own_devices(lab: &Lab) -> Result<crate::spec::Spec> {
+    fs::create_dir_all(lab.bundle.inside("devices/pts"))?;
+    let mut spec = lab.spec();
+    for destination in ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev"] {
+        spec = spec.without_mount(destination);
+    }
+    Ok(spec.mount("/dev", "bind", &lab.bundle.inside("devices").to_string_lossy(), &["rbind"]))
+}
+
 fn null_link(lab: &Lab) -> Result<()> {
     // What masks files must be the device itself, not what an image puts in its place.
-    fs::create_dir_all(lab.bundle.inside("devices"))?;
+    let spec = own_devices(lab)?;
     symlink("/etc/secret-cover", lab.bundle.inside("devices/null"))?;
     fs::write(lab.bundle.inside("etc/secret-cover"), "cover")?;
+    masked(lab, spec)
+}
+
+fn null_missing(lab: &Lab) -> Result<()> {
+    // Nothing to mask with is no reason not to.
+    masked(lab, own_devices(lab)?)
+}
+
+/// A masked file shows nothing, or there is no container.
+fn masked(lab: &Lab, spec: crate::spec::Spec) -> Result<()> {
     fs::write(lab.bundle.inside("etc/secret"), "secret")?;
-    let spec = lab
-        .spec()
-        .without_mount("/dev/pts")
-        .without_mount("/dev/shm")
-        .without_mount("/dev/mqueue")
-        .without_mount("/dev");
-    let root = lab.bundle.inside("devices");
-    let spec = spec
-        .mount("/dev", "bind", &root.to_string_lossy(), &["rbind"])
-        .push("/linux/maskedPaths", json!("/etc/secret"));
+    let spec = spec.push("/linux/maskedPaths", json!("/etc/secret"));
     let output = lab.run_any(&crate::lab::with_steps(spec, &json!([["read", "/etc/secret"]])))?;
     if output.code == 0 {
         let text = Answers::parse(&output.stdout)?.text(0).unwrap_or_default().to_owned();
         ensure!(!text.contains("cover") && !text.contains("secret"), "the masked file shows {text:?}");
     }
     Ok(())
+}
+
+/// A terminal is bound on `/dev/console`, not where a link there leads.
+fn console(lab: &Lab, target: &str) -> Result<()> {
+    let options = ["newinstance", "ptmxmode=0666", "mode=0620"];
+    let spec = own_devices(lab)?.mount("/dev/pts", "devpts", "devpts", &options);
+    fs::write(lab.bundle.inside("etc/target"), "")?;
+    symlink(target, lab.bundle.inside("devices/console"))?;
+    let spec = crate::lab::with_steps(spec.set("/process/terminal", json!(true)), &json!([["mounts"]]));
+    lab.bundle.configure(&spec)?;
+    let socket = crate::terminal::ConsoleSocket::new(lab.dir.join("console.sock"))?;
+    let id = lab.new_id();
+    let words = ["create", "--bundle", &lab.bundle_path(), "--console-socket", &lab.path("console.sock"), &id];
+    if lab.call(&words)?.code != 0 {
+        return Ok(());
+    }
+    let state: Value = serde_json::from_str(&lab.call_ok(&["state", &id])?.stdout)?;
+    let pid = state["pid"].as_u64().context("the state has no process ID")?;
+    lab.expect_end_of(pid as u32);
+    let table = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    drop(socket);
+    lab.call_ok(&["delete", "--force", &id])?;
+    ensure!(!table.lines().any(|line| line.split(' ').nth(4) == Some(target)), "the terminal is on {target}: {table}");
+    Ok(())
+}
+
+fn console_link(lab: &Lab) -> Result<()> {
+    console(lab, "/etc/target")
+}
+
+fn console_link_to_proc(lab: &Lab) -> Result<()> {
+    console(lab, "/proc/sys/kernel/hostname")
 }
 
 fn readonly_link(lab: &Lab) -> Result<()> {
