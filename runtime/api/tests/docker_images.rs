@@ -22,7 +22,7 @@ fn a_container_becomes_an_image_with_changed_files_and_settings() {
     assert!(env.contains("A=1") && env.contains("B=two"), "{env}");
     let history = daemon.ok(&["history", "--no-trunc", "--format", "{{.CreatedBy}}", "made:1"]);
     assert_eq!(history.lines().next(), Some(format!("sh -c {script}").as_str()));
-    let event = daemon.ok(&["events", "--since", "1", "--until", "0s", "--filter", "event=commit"]);
+    let event = daemon.ok(&["events", "--since", "1", "--until", "-1s", "--filter", "event=commit"]);
     assert!(event.contains(&id), "{event}");
 }
 
