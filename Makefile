@@ -20,7 +20,7 @@ ARGS     ?=
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 
 TARGET    := x86_64-unknown-linux-gnu
-HOST_PACKAGES := keel-init keel-host keel-updater keel-runtime keelctl
+HOST_PACKAGES := keel-init keel
 TOOLS     := target/debug
 IMAGE     := $(TOOLS)/keel-image
 PACKAGES  := build-essential busybox-static ca-certificates containerd cpio cryptsetup-bin dosfstools e2fsprogs erofs-utils git iproute2 \
@@ -78,8 +78,9 @@ tools:
 programs: deps
 	@$(cargo_host) $(addprefix -p ,$(HOST_PACKAGES))
 	@mkdir -p build/programs
-	@$(foreach p,init host updater runtime,$(call install,$(BUILT)/keel-$(p),build/programs/$(p)) &&) \
-		$(call install,$(BUILT)/keelctl,build/programs/keelctl)
+	@$(call install,$(BUILT)/keel-init,build/programs/init)
+	@$(call install,$(BUILT)/keel,build/programs/keel)
+	@ln -sfn keel build/programs/keelctl
 
 # For workstations and other engines: Podman, containerd, Docker.
 oci: deps

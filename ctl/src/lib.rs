@@ -1,6 +1,6 @@
 //! `keelctl`, the one command an operator types: on the host's console, or from afar with certificates.
 //!
-//! - [`cli`]: the command line as data
+//! - [`program`]: the program as a whole; [`cli`]: the command line as data
 //! - [`help`]: what `--help` teaches
 //! - [`verbs`]: which verb does what
 //! - [`status`], [`logs`], [`boots`], [`update`], [`containers`], [`run`], [`power`]: the verbs
@@ -21,6 +21,7 @@ pub mod http;
 pub mod logs;
 pub mod panel;
 pub mod power;
+pub mod program;
 pub mod progress;
 pub mod run;
 pub mod status;

@@ -96,7 +96,7 @@ struct ReleaseArguments {
     /// The release's version
     #[arg(long)]
     version: Version,
-    /// Folder with the programs init, host, updater, runtime and keelctl
+    /// Folder with the programs init and keel
     #[arg(long)]
     programs: PathBuf,
     /// Folder for the release; what is in it is replaced

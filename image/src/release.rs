@@ -64,7 +64,7 @@ pub struct Order<'a> {
     pub profile_name: &'a str,
     /// The profile's file.
     pub profile: &'a Path,
-    /// Folder with the five programs.
+    /// Folder with the programs.
     pub programs: &'a Path,
     /// Debian's packages.
     pub inputs: &'a Inputs,

@@ -41,13 +41,7 @@ enum Node {
 pub struct Plan(Vec<(String, Node)>);
 
 /// The programs of the host, by the names of their files, and where they go.
-pub const PROGRAMS: [(&str, &str); 5] = [
-    ("init", "usr/lib/keel/init"),
-    ("host", "usr/lib/keel/host"),
-    ("updater", "usr/lib/keel/updater"),
-    ("runtime", "usr/lib/keel/runtime"),
-    ("keelctl", "usr/bin/keelctl"),
-];
+pub const PROGRAMS: [(&str, &str); 2] = [("init", "usr/lib/keel/init"), ("keel", "usr/lib/keel/keel")];
 
 const FOLDERS: [(&str, u32); 23] = [
     ("proc", 0o555),
@@ -76,12 +70,16 @@ const FOLDERS: [(&str, u32); 23] = [
 ];
 
 /// `sbin/modprobe` is what the kernel starts when it wants a module by alias; PID 1's program answers to that name.
-const LINKS: [(&str, &str); 7] = [
+const LINKS: [(&str, &str); 11] = [
     ("bin", "usr/bin"),
     ("sbin", "usr/sbin"),
     ("lib", "usr/lib"),
     ("usr/sbin/init", "../lib/keel/init"),
     ("usr/sbin/modprobe", "../lib/keel/init"),
+    ("usr/lib/keel/host", "keel"),
+    ("usr/lib/keel/updater", "keel"),
+    ("usr/lib/keel/runtime", "keel"),
+    ("usr/bin/keelctl", "../lib/keel/keel"),
     ("etc/os-release", "../usr/lib/os-release"),
     ("etc/resolv.conf", "/run/keel/resolv.conf"),
 ];
@@ -112,6 +110,7 @@ impl Plan {
         match node {
             Some(Node::Copy(source, _)) => *source = file.into(),
             Some(node @ Node::Text(..)) => *node = Node::Copy(file.into(), 0o644),
+            Some(node @ Node::Link(_)) => *node = Node::Copy(file.into(), 0o755),
             _ => return Err(RootError::NothingToReplace(path.into())),
         }
         Ok(())

@@ -44,6 +44,17 @@ pub enum Clock {
     Instructions,
 }
 
+impl Clock {
+    /// Longest wait for a machine to be healthy, with another one beside it under software emulation.
+    pub const fn boot_limit(self) -> Duration {
+        match self {
+            Self::Real => Duration::from_secs(240),
+            // Nothing is left to chance in such a guest, so it may take its time.
+            Self::Instructions => Duration::from_secs(1200),
+        }
+    }
+}
+
 /// What a machine is made of. The disk and the firmware's variables lie in `dir` and outlive the machine.
 #[derive(Clone, Debug)]
 pub struct Hardware {

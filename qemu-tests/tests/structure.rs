@@ -37,6 +37,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("keel-build", &["keel-durable", "keel-engine", "keel-fetch", "keel-store"]),
     ("keel-runtime", &["keel-spec", "keel-link", "keel-build", "keel-engine", "keel-oci", "keel-store"]),
     ("keelctl", &["keel-spec"]),
+    ("keel", &["keel-host", "keel-runtime", "keel-updater", "keelctl"]),
     ("keel-image", &["keel-spec"]),
     ("keel-fuzz", &["keel-spec", "keel-build", "keel-fetch", "keel-updater"]),
     ("keel-qemu-tests", &["keel-spec", "keel-image"]),

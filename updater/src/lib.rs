@@ -25,6 +25,7 @@
 //! - [`plan`]: what an install will do, decided before anything is written
 //! - [`preview`]: what an install would do, in bytes
 //! - [`probe`]: the health checks of the machine config
+//! - [`program`]: the process: a trial is watched, the history kept, the bus served
 //! - [`pstore`]: what the kernel left behind when it panicked
 //! - [`rollback`]: which release boots next, and how to change that
 //! - [`rollout`]: what a host does about updates by itself, and when
@@ -63,6 +64,7 @@ pub mod pace;
 pub mod plan;
 pub mod preview;
 pub mod probe;
+pub mod program;
 pub mod pstore;
 pub mod rollback;
 pub mod rollout;

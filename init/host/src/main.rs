@@ -1,43 +1,6 @@
-//! `host VERB`: one of the host's small services. Exit code 2: wrong command line, 1: the service failed.
+//! `host` as a program of its own; see [`keel_host::program`].
+#![forbid(unsafe_code)]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    keel_link::logger::init();
-    let verb = match verb() {
-        Ok(verb) => verb,
-        Err(error) => {
-            log::error!("{error}: want host provision|network|time");
-            return ExitCode::from(2);
-        }
-    };
-    let result = match verb.as_str() {
-        "provision" => keel_host::provision::run(),
-        "network" => keel_host::network::run(),
-        "time" => keel_host::time::run(),
-        other => {
-            log::error!("{other:?} is not a service: want host provision|network|time");
-            return ExitCode::from(2);
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn verb() -> Result<String, lexopt::Error> {
-    let mut parser = lexopt::Parser::from_env();
-    let verb = match parser.next()? {
-        Some(lexopt::Arg::Value(verb)) => verb.to_string_lossy().into_owned(),
-        Some(other) => return Err(other.unexpected()),
-        None => return Err("no service named".into()),
-    };
-    match parser.next()? {
-        None => Ok(verb),
-        Some(other) => Err(other.unexpected()),
-    }
+fn main() -> std::process::ExitCode {
+    keel_host::program::main()
 }

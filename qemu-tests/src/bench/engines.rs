@@ -211,7 +211,9 @@ impl Guest {
     }
 
     fn peers_log(&self) -> String {
-        self.host.docker_ok(&["logs", "--tail", "40", PEERS]).unwrap_or_default()
+        // Daemons speak on their standard error.
+        let shown = self.host.docker(&["logs", "--tail", "40", PEERS]).output();
+        shown.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Milliseconds until the killed runtime answers again. The client runs detached: its own stream would break.

@@ -16,7 +16,7 @@ use crate::build::{Build, DISK_BYTES, SECOND};
 use crate::clients::{Host, wait_http};
 use crate::images;
 use crate::machine::{Clock, Hardware, Machine, SNAKEOIL_VARIABLES};
-use crate::scenarios::{BOOT_LIMIT, Fixture, trusted_machine};
+use crate::scenarios::{Fixture, trusted_machine};
 
 /// Updates of each kind that are measured.
 const SAMPLES: usize = 2;
@@ -54,7 +54,7 @@ fn outage(fixture: &Fixture, archive: &Path, name: &str, way: &str) -> Result<f6
     hardware.clock = Clock::Instructions;
     let machine = hardware.power_on()?;
     let host = Host::of(&fixture.build, &machine)?;
-    host.wait_health(&machine, "good", BOOT_LIMIT)?;
+    host.wait_health(&machine, "good", hardware.clock.boot_limit())?;
     host.docker_ok(&["load", "-i", archive.to_str().context("path")?])?;
     host.docker_ok(&["run", "-d", "--name", "web", "--restart", "unless-stopped", "-p", "8080:80", "web:1"])?;
     let port = machine.port(8080)?;
@@ -64,7 +64,7 @@ fn outage(fixture: &Fixture, archive: &Path, name: &str, way: &str) -> Result<f6
     let last = until(&machine, port, false)?;
     let first = until(&machine, port, true)?;
     ensure!(asking.wait()?.success(), "keelctl reboot {way} failed");
-    let status = host.wait_health(&machine, "good", BOOT_LIMIT)?;
+    let status = host.wait_health(&machine, "good", hardware.clock.boot_limit())?;
     ensure!(status["version"] == SECOND, "after the restart: {status}");
     let through_firmware = machine.console().matches("BdsDxe: starting").count() > 1;
     ensure!(through_firmware == (way == "--firmware"), "{way} took the other way");

@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 
 use crate::build::{Build, DISK_BYTES, FIRST};
 use crate::clients::Host;
-use crate::machine::{Hardware, Machine, WORKSTATION_IN_GUEST};
+use crate::machine::{Clock, Hardware, Machine, WORKSTATION_IN_GUEST};
 use crate::repository::Server;
 
-/// Longest wait for a machine to be healthy, with another one beside it under software emulation.
-pub const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// Longest wait for a machine with a clock of its own to be healthy.
+pub const BOOT_LIMIT: Duration = Clock::Real.boot_limit();
 
 /// A release as it is, or one that was broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Fixture {
     pub fn boot(&self) -> Result<(Machine, Host)> {
         let machine = self.hardware.power_on()?;
         let host = Host::of(&self.build, &machine)?;
-        host.wait_health(&machine, "good", BOOT_LIMIT)?;
+        host.wait_health(&machine, "good", self.hardware.clock.boot_limit())?;
         Ok((machine, host))
     }
 

@@ -1,6 +1,6 @@
 //! The runtime daemon: the container engine behind the Docker Engine API, and the host's own API beside it.
 //!
-//! - [`daemon`]: its start and its end
+//! - [`program`]: the command line; [`daemon`]: its start and its end
 //! - [`context`]: what all endpoints share
 //! - [`host`]: the other programs of the host: PID 1, provisioning, updater
 //! - [`release`]: which release runs
@@ -45,6 +45,7 @@ pub mod keel;
 pub mod logs;
 pub mod metrics;
 pub mod networks;
+pub mod program;
 pub mod pull;
 pub mod query;
 pub mod registry;
