@@ -5,7 +5,9 @@ use std::fs::File;
 use std::path::Path;
 
 use keel_spec::api::plan::UpdatePlan;
-use keel_spec::api::{AutomaticStatus, ErrorCode, InstallEvent, InstallRequest, Rollback, UpdateCheck, UpdateStatus};
+use keel_spec::api::{
+    AutomaticStatus, ErrorCode, InstallEvent, InstallRequest, MinimumStatus, Rollback, UpdateCheck, UpdateStatus,
+};
 use keel_spec::release::Version;
 use keel_spec::tuf::Time;
 
@@ -148,6 +150,12 @@ fn render_status(status: &UpdateStatus) -> String {
         None => line("other slot", "nothing that could be booted"),
     }
     line("next boot", &status.next_boot.to_string());
+    if let Some(minimum) = &status.minimum {
+        line("minimum", &render_minimum(minimum));
+        if let Some((at_unix_s, why)) = &minimum.rewound {
+            line("rewound", &format!("found on {}: {why}", Time(*at_unix_s).for_people()));
+        }
+    }
     line("repository", status.repository.as_deref().unwrap_or("none: set update.url in the machine config"));
     line("activity", &status.activity);
     for bad in &status.bad {
@@ -157,6 +165,16 @@ fn render_status(status: &UpdateStatus) -> String {
         line(name, &value);
     }
     text
+}
+
+/// The least version that is accepted, and who holds it.
+fn render_minimum(minimum: &MinimumStatus) -> String {
+    let version = &minimum.version;
+    match (&minimum.tpm_problem, minimum.in_tpm) {
+        (Some(why), _) => format!("{version}, not held in the TPM: {why}"),
+        (None, true) => format!("{version}, held in the TPM"),
+        (None, false) => version.to_string(),
+    }
 }
 
 fn render_plan(plan: &UpdatePlan) -> String {

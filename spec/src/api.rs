@@ -248,9 +248,27 @@ pub struct UpdateStatus {
     /// What the host does by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub automatic: Option<AutomaticStatus>,
+    /// The least version that is accepted; absent while the TPM is being asked, and before a release proved itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<MinimumStatus>,
     /// What it has done so far.
     #[serde(default)]
     pub figures: UpdateFigures,
+}
+
+/// The least version that a machine accepts: of the newest release that ever proved itself there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MinimumStatus {
+    /// It.
+    pub version: Version,
+    /// Whether the machine's TPM holds it, too.
+    pub in_tpm: bool,
+    /// Why its TPM, which it has, doesn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm_problem: Option<String>,
+    /// When the state partition was found to be older than the TPM (seconds since the Unix epoch), and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewound: Option<(u64, String)>,
 }
 
 /// What the updater has done since it was started.

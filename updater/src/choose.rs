@@ -23,6 +23,8 @@ pub struct Host<'a> {
     pub profile: &'a str,
     /// Releases that failed here.
     pub bad: &'a [BadRelease],
+    /// The newest that ever proved itself here; nothing older is accepted.
+    pub minimum: Option<Version>,
     /// The channel that it follows.
     pub channel: &'a Channel,
     /// Versions that it may get, if not any.
@@ -51,6 +53,12 @@ pub fn versions(targets: &BTreeMap<String, TargetFile>, profile: &str) -> Vec<Ve
 /// Why a release failed here, if it did.
 pub fn known_bad<'a>(bad: &'a [BadRelease], version: &Version) -> Option<&'a BadRelease> {
     bad.iter().find(|release| release.version == *version)
+}
+
+/// Why a release is too old for this machine, if it is.
+fn too_old(host: &Host, version: &Version) -> Option<String> {
+    let least = host.minimum.as_ref().filter(|least| version < least)?;
+    Some(format!("it is older than {least}, which proved itself on this machine: only that or a newer one is accepted"))
 }
 
 /// Whether a release may follow the running one directly.
@@ -93,9 +101,10 @@ pub fn newest(
     for version in newer.filter(|version| host.pin.is_none_or(|pin| pin.allows(version))) {
         let refusal = match rollout(host, targets, &version) {
             Ok(rollout) if !rollout.channels.contains(host.channel) || !wanted(&version, &rollout) => continue,
-            Ok(_) => known_bad(host.bad, &version).map(|bad| {
+            Ok(_) => too_old(host, &version).or_else(|| {
+                let bad = known_bad(host.bad, &version)?;
                 let when = Time(bad.at_unix_s).for_people();
-                format!("it failed on this machine on {when}: {}", bad.reason)
+                Some(format!("it failed on this machine on {when}: {}", bad.reason))
             }),
             Err(why) => Some(why),
         };
@@ -137,6 +146,9 @@ pub fn named(
             "install {version}: it is older than the running {running}; only keelctl update rollback goes back, to the release in the other slot"
         );
         return Err(Failure::new(ErrorCode::Rollback, message));
+    }
+    if let Some(why) = too_old(host, version) {
+        return Err(Failure::new(ErrorCode::Rollback, format!("install {version}: {why}")));
     }
     if let Some(bad) = known_bad(host.bad, version) {
         let message = format!(

@@ -32,7 +32,7 @@ fn bad(text: &str) -> Vec<BadRelease> {
 }
 
 fn host<'a>(running: &'a Version, bad: &'a [BadRelease], channel: &'a Channel) -> Host<'a> {
-    Host { running, profile: "cloud", bad, channel, pin: None }
+    Host { running, profile: "cloud", bad, minimum: None, channel, pin: None }
 }
 
 fn chosen(host: &Host, targets: &BTreeMap<String, TargetFile>) -> Option<Version> {
@@ -50,6 +50,23 @@ fn the_newest_that_is_neither_bad_nor_too_far_ahead_is_chosen() {
     let over: Vec<_> = choice.passed_over.iter().map(|(version, _)| version.to_string()).collect();
     assert_eq!(over, ["2.0.0", "1.12.0"]);
     assert!(choice.passed_over[1].1.contains("kernel panic"));
+}
+
+#[test]
+fn after_a_fallback_nothing_between_what_runs_and_what_proved_itself_is_taken() {
+    let (running, channel) = (version("1.0.0"), Channel::default());
+    let fallen = Host { minimum: Some(version("1.2.0")), ..host(&running, &[], &channel) };
+    let old = targets(&["1.1.0"]);
+    let choice = newest(&fallen, &old, |_, _| true, |of| Ok(release(of, None))).unwrap();
+    assert_eq!(choice.chosen, None);
+    assert!(choice.passed_over[0].1.contains("older than 1.2.0"), "{choice:?}");
+    let refused = named(&fallen, &old, &version("1.1.0"), |of| Ok(release(of, None))).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Rollback);
+    // The one that proved itself may come back, whether or not it is the newest.
+    for offered in [targets(&["1.1.0", "1.2.0"]), targets(&["1.1.0", "1.2.0", "1.3.0"])] {
+        assert!(chosen(&fallen, &offered).is_some_and(|version| version >= "1.2.0".parse().unwrap()));
+    }
+    assert!(named(&fallen, &targets(&["1.2.0"]), &version("1.2.0"), |of| Ok(release(of, None))).is_ok());
 }
 
 #[test]

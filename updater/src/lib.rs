@@ -18,6 +18,7 @@
 //! - [`host`]: this host as the updater sees it
 //! - [`install`]: carries out an install, in the order that makes power cuts harmless
 //! - [`kexec`]: starting what boots next without the firmware
+//! - [`minimum`]: the least version that this machine accepts
 //! - [`mirrors`]: several places that have a repository's files
 //! - [`offline`]: installs without a repository
 //! - [`operations`]: status, check, install and rollback
@@ -33,6 +34,7 @@
 //! - [`source`]: where a repository's files come from
 //! - [`state`]: what the updater remembers from boot to boot
 //! - [`sys`]: the system call that no crate wraps
+//! - [`tpm`]: what is kept in a TPM
 //! - [`transfer`]: fetches what isn't on the disk, several requests at once
 //! - [`trial`]: runs the gate against PID 1 and the health checks
 //! - [`tuf`]: a client of The Update Framework
@@ -57,6 +59,7 @@ pub mod history;
 pub mod host;
 pub mod install;
 pub mod kexec;
+pub mod minimum;
 pub mod mirrors;
 pub mod offline;
 pub mod operations;
@@ -72,6 +75,7 @@ pub mod service;
 pub mod source;
 pub mod state;
 pub mod sys;
+pub mod tpm;
 pub mod transfer;
 pub mod trial;
 pub mod tuf;

@@ -26,12 +26,14 @@ use crate::figures::Figures;
 use crate::host::{self, Host};
 use crate::install::{Installer, Progress};
 use crate::kexec;
+use crate::minimum::Minimum;
 use crate::mirrors::Mirrors;
 use crate::pace::Pace;
 use crate::plan::{self, Facts, Plan, Target};
 use crate::rollback;
 use crate::source::{Http, Source};
 use crate::state::{self, Pending, State, Writing};
+use crate::tpm;
 use crate::transfer;
 use crate::tuf::{self, TrustedSet};
 
@@ -48,6 +50,7 @@ pub struct Updater {
     ukis: Mutex<Vec<Uki>>,
     repository: Mutex<Option<String>>,
     figures: Figures,
+    minimum: Minimum,
 }
 
 /// How far a release is put onto the disk.
@@ -81,6 +84,7 @@ impl Updater {
             ukis: Mutex::default(),
             repository: Mutex::default(),
             figures: Figures::default(),
+            minimum: Minimum::new(Box::new(tpm::device::of_this_machine)),
         };
         updater.with_esp(|_| Ok(()))?;
         Ok(updater)
@@ -148,6 +152,7 @@ impl Updater {
             bad: state.bad.clone(),
             activity: activity.into(),
             figures: self.figures.now(),
+            minimum: self.minimum.status(),
             automatic: None,
         })
     }
@@ -369,7 +374,12 @@ impl Updater {
             state.pending = None;
             state.note = None;
         })?;
-        Ok(())
+        self.proved()
+    }
+
+    /// The running release is no longer on trial, so that nothing older is accepted.
+    pub fn proved(&self) -> Result<()> {
+        if self.on_trial.load(Ordering::Relaxed) { Ok(()) } else { self.minimum.raise(&self.state, self.running()) }
     }
 
     fn repository(&self) -> Result<(Settings, Http)> {
@@ -399,6 +409,7 @@ impl Updater {
             running: &self.host.running,
             profile: &self.host.profile,
             bad: &state.bad,
+            minimum: self.minimum.version(&self.state),
             channel: &settings.update.automatic.channel,
             pin: settings.update.automatic.pin.as_ref(),
         }

@@ -52,7 +52,11 @@ fn run() -> Result<()> {
         let server = bus::serve(paths::UPDATER_BUS, OBJECT, service.clone()).await?;
         service.set_emitter(server.emitter());
         let live = Live { service, boot_id: system.boot_id };
-        spawn("rollout", ROLLOUT_STACK_BYTES, move || driver.run(&live))?;
+        spawn("rollout", ROLLOUT_STACK_BYTES, move || {
+            // Here, since a TPM may take its time and the boot waits for none.
+            live.service.updater().proved().unwrap_or_else(|failure| log::error!("{failure}"));
+            driver.run(&live)
+        })?;
         pid1.ready().context("tell PID 1 that the updater is ready")?;
         server.run().await;
         Ok(())

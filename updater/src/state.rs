@@ -4,6 +4,7 @@
 //! kept as they are. A torn file is moved aside: what is lost is remembered anew from the EFI system partition.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use keel_durable::{self as durable, Stored};
 use keel_spec::api::BadRelease;
@@ -12,6 +13,7 @@ use keel_spec::verity::RootHash;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::minimum::Kept;
 
 /// Largest state file.
 const MAX_BYTES: u64 = 256 << 10;
@@ -37,6 +39,9 @@ pub struct State {
     /// stopped it, and what it left can be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writing: Option<Writing>,
+    /// The least version that is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Kept>,
     /// Fields of newer releases.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,
@@ -106,12 +111,14 @@ impl State {
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
+    /// Held from reading to writing, so that threads lose none of each other's changes.
+    changing: Mutex<()>,
 }
 
 impl File {
     /// `state.json` in a folder.
     pub fn new(folder: &Path) -> Self {
-        Self { path: folder.join("state.json") }
+        Self { path: folder.join("state.json"), changing: Mutex::default() }
     }
 
     /// Reads it; what can't be read is moved aside.
@@ -130,6 +137,7 @@ impl File {
 
     /// Changes it durably.
     pub fn change(&self, change: impl FnOnce(&mut State)) -> Result<State> {
+        let _held = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.read();
         change(&mut state);
         self.write(&state)?;

@@ -5,6 +5,7 @@
 //! - [`disk`]: partition tables, hash trees, UKIs
 //! - [`http`]: answers of web servers, and their ranges
 //! - [`release`]: release descriptions and names
+//! - [`tpm`]: answers of a TPM
 //! - [`tuf`]: metadata of The Update Framework
 
 mod build;
@@ -12,14 +13,22 @@ mod config;
 mod disk;
 mod http;
 mod release;
+mod tpm;
 mod tuf;
 
 use crate::runner::Target;
 
 /// All of them.
 pub fn all() -> Vec<Target> {
-    let rooms: [&[Target]; 6] =
-        [&build::TARGETS, &config::TARGETS, &disk::TARGETS, &http::TARGETS, &release::TARGETS, &tuf::TARGETS];
+    let rooms: [&[Target]; 7] = [
+        &build::TARGETS,
+        &config::TARGETS,
+        &disk::TARGETS,
+        &http::TARGETS,
+        &release::TARGETS,
+        &tpm::TARGETS,
+        &tuf::TARGETS,
+    ];
     rooms.concat()
 }
 

@@ -158,6 +158,12 @@ fn render_update(page: &mut Page, update: Option<&UpdateStatus>) {
     page.one("keel_bad_releases", "gauge", "Releases that failed on this machine.", update.bad.len());
     let help = "Whether another release than the running one boots next.";
     page.one("keel_reboot_pending", "gauge", help, u8::from(update.next_boot != update.running));
+    if let Some(minimum) = &update.minimum {
+        let help = "Whether the least version that is accepted is held in the TPM, too.";
+        page.one("keel_minimum_in_tpm", "gauge", help, u8::from(minimum.in_tpm));
+        let help = "Whether the state partition was found to be older than the TPM.";
+        page.one("keel_state_rewound", "gauge", help, u8::from(minimum.rewound.is_some()));
+    }
     page.family("keel_update_activity", "gauge", "What the updater is doing.");
     page.sample("keel_update_activity", &[("activity", &update.activity)], 1);
     let figures = &update.figures;
