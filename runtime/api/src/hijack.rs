@@ -4,17 +4,19 @@
 //! body is the output, and may send the input as its request's body. Without a terminal the output is framed (see
 //! [`crate::logs`]); with one it is what the terminal shows.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use keel_engine::{FrameSource, StdinWriter};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use crate::call::{BodyReader, long_permit};
@@ -23,11 +25,16 @@ use crate::detach::DetachKeys;
 use crate::logs::{content_type, pump};
 use crate::respond::{ChannelBody, Failure, empty, stream};
 use crate::router::Answer;
+use crate::sys;
 
 /// Bytes of input that are read at once.
 const INPUT_CHUNK_BYTES: usize = 16 << 10;
 /// How long what was typed before the detach keys may still wait for the process to read it.
 const LEAVE_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest wait for a client to read the 101 before output follows it, and the pause between two looks.
+const HEAD_LIMIT: Duration = Duration::from_secs(2);
+const HEAD_PAUSE: Duration = Duration::from_millis(1);
 
 /// The streams of a process.
 pub struct Streams<S> {
@@ -99,7 +106,7 @@ async fn hijacked<S: FrameSource>(upgrade: OnUpgrade, streams: Streams<S>, conte
 async fn connect<S: FrameSource>(upgrade: OnUpgrade, streams: Streams<S>, context: &Context) -> Result<(), Failure> {
     let Streams { output, stdin, terminal, detach } = streams;
     let upgraded = upgrade.await.map_err(|error| Failure::bad_request(format!("the client left: {error}")))?;
-    let (read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+    let Connection { read, mut write, mut local } = Connection::new(upgraded);
     let (producer, mut frames) = ChannelBody::new();
     let cancel_output = output.cancel();
     pump(output, terminal, producer, long_permit(context)?);
@@ -116,14 +123,18 @@ async fn connect<S: FrameSource>(upgrade: OnUpgrade, streams: Streams<S>, contex
         left.closed().await;
     });
     let grace = loop {
-        tokio::select! {
-            frame = frames.next() => match frame {
-                Some(frame) if write.write_all(&frame).await.is_ok() => {}
-                // The client doesn't read any more; what it typed before it left may still be on its way.
-                Some(_) => break LEAVE_GRACE,
-                None => break Duration::ZERO,
-            },
+        let frame = tokio::select! {
+            frame = frames.next() => frame,
             Some(()) = leaving.recv() => break LEAVE_GRACE,
+        };
+        if let Some(socket) = local.take() {
+            until_read(socket).await;
+        }
+        match frame {
+            Some(frame) if write.write_all(&frame).await.is_ok() => {}
+            // The client doesn't read any more; what it typed before it left may still be on its way.
+            Some(_) => break LEAVE_GRACE,
+            None => break Duration::ZERO,
         }
     };
     let _ = write.shutdown().await;
@@ -140,6 +151,43 @@ async fn connect<S: FrameSource>(upgrade: OnUpgrade, streams: Streams<S>, contex
     }
     input.abort();
     Ok(())
+}
+
+/// A client's connection after the 101.
+struct Connection {
+    read: Box<dyn AsyncRead + Send + Unpin>,
+    write: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Until the first output: the socket of a client on the host.
+    local: Option<OwnedFd>,
+}
+
+impl Connection {
+    fn new(upgraded: Upgraded) -> Self {
+        match upgraded.downcast::<TokioIo<UnixStream>>() {
+            Ok(Parts { io, read_buf, .. }) => {
+                let socket = io.into_inner();
+                let local = socket.as_fd().try_clone_to_owned().ok();
+                let (read, write) = socket.into_split();
+                let read = AsyncReadExt::chain(io::Cursor::new(read_buf), read);
+                Self { read: Box::new(read), write: Box::new(write), local }
+            }
+            Err(upgraded) => {
+                let (read, write) = tokio::io::split(TokioIo::new(upgraded));
+                Self { read: Box::new(read), write: Box::new(write), local: None }
+            }
+        }
+    }
+}
+
+/// Waits until the client has read the 101. Docker's Python SDK reads that through a buffer which it then leaves behind,
+/// with all that came at the same time. (Through TLS it reads a record at a time, so there is no need.)
+async fn until_read(socket: OwnedFd) {
+    let read = async {
+        while sys::is_read(socket.as_fd()).is_ok_and(|is_read| !is_read) {
+            tokio::time::sleep(HEAD_PAUSE).await;
+        }
+    };
+    let _ = tokio::time::timeout(HEAD_LIMIT, read).await;
 }
 
 /// Reads the client's half until it is closed; what comes goes to a thread that may block on the process. Whether the

@@ -15,11 +15,12 @@
 //! - [`registry`], [`registry_auth`]: what goes to registries
 //! - [`containers`], [`wait`], [`logs`], [`attach`], [`websocket`], [`archive`], [`stats`]: `/containers/…`
 //! - [`exec`]: `/exec/…`; [`hijack`], [`detach`]: connections that become streams
+//! - [`sys`]: whether a client has read
 //! - [`events`](mod@events), [`when`]: `/events`, times in requests
 //! - [`metrics`]: the host in figures
 //! - [`networks`] for `/networks/…`, [`volumes`] for `/volumes/…`
 //! - [`keel`], [`update`] ([`spool`]), [`boots`]: `/keel/v1/…`
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod addresses;
 pub mod archive;
@@ -58,6 +59,7 @@ pub mod save;
 pub mod server;
 pub mod spool;
 pub mod stats;
+pub mod sys;
 pub mod system;
 pub mod tls;
 pub mod update;

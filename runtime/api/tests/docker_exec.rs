@@ -4,8 +4,10 @@ mod common;
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use common::Daemon;
+use common::http::Api;
+use common::{Daemon, wait_until};
 
 /// Runs the client with a terminal of its own, types each text once the one before it was seen
 /// (the terminal is raw only then), and returns all that was shown.
@@ -88,4 +90,27 @@ fn terminals_work_for_run_and_exec() {
     assert!(shown.contains("was-left"), "{shown}");
     assert_eq!(daemon.ok(&["wait", "one"]), "9");
     assert!(daemon.ok(&["logs", "one"]).contains("was-left"));
+}
+
+/// Docker's Python SDK loses what is read together with the head of the answer.
+#[test]
+fn no_output_follows_the_head_before_a_client_has_read_that() {
+    let daemon = Daemon::start();
+    daemon.import_busybox();
+    daemon.ok(&["run", "-d", "--name", "one", "--network", "none", "box:1", "sleep", "600"]);
+    let api = Api::new(&daemon.socket());
+    let asked = r#"{"Cmd":["sh","-c","echo hello"],"AttachStdout":true}"#;
+    let id = api.call("POST", "/containers/one/exec", asked).json()["Id"].as_str().unwrap().to_owned();
+    let mut client = std::os::unix::net::UnixStream::connect(daemon.socket()).unwrap();
+    let head = "Host: keel\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 2\r\n";
+    client.write_all(format!("POST /exec/{id}/start HTTP/1.1\r\n{head}\r\n{{}}").as_bytes()).unwrap();
+    let inspect = || api.call("GET", &format!("/exec/{id}/json"), "").json();
+    wait_until("the command to end", Duration::from_secs(20), || inspect()["ExitCode"] == 0);
+    let mut buffer = [0; 8192];
+    let count = client.read(&mut buffer).unwrap();
+    let first = String::from_utf8_lossy(&buffer[..count]);
+    assert!(first.starts_with("HTTP/1.1 101") && first.ends_with("\r\n\r\n"), "{first:?}");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert!(rest.ends_with(b"hello\n"), "{rest:?}");
 }

@@ -11,7 +11,8 @@ assert client.ping()
 assert client.version()["ApiVersion"] == "1.47"
 assert "box:1" in [tag for image in client.images.list() for tag in image.tags]
 
-assert client.containers.run("box:1", ["sh", "-c", "echo out; echo err >&2"], remove=True, stderr=True) == b"out\nerr\n"
+said = client.containers.run("box:1", ["sh", "-c", "echo out; echo err >&2"], remove=True, stderr=True)
+assert said == b"out\nerr\n", said
 try:
     client.containers.run("box:1", ["sh", "-c", "exit 3"], remove=True)
     raise AssertionError("a failure is an exception")
@@ -27,7 +28,8 @@ one = client.containers.run(
 )
 one.reload()
 assert one.status == "running" and one.attrs["HostConfig"]["Memory"] == 64 << 20
-assert one.exec_run(["sh", "-c", "echo $WORD; exit 4"]) == (4, b"hello\n")
+said = one.exec_run(["sh", "-c", "echo $WORD; exit 4"])
+assert said == (4, b"hello\n"), said
 _, streams = one.exec_run(["sh", "-c", "echo a; echo b >&2"], demux=True)
 assert streams == (b"a\n", b"b\n"), streams
 assert next(one.logs(stream=True)).startswith(b"tick")

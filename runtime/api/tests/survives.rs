@@ -140,9 +140,9 @@ fn a_daemon_killed_at_any_instant_leaves_nothing_half_done() {
         });
         daemon = machine.daemon().0;
     }
-    check_promises(&api, &promised, kills);
+    check_promises(&api, &promised);
     assert_eq!(pid(&api), first_pid, "the ticker ran on as the same process");
-    check_ticker(&api, kills);
+    check_ticker(&api);
     check_nothing_half_made(&api, &machine.state());
     remove_everything(&api);
     check_nothing_remains(&machine);
@@ -153,8 +153,7 @@ fn a_daemon_killed_at_any_instant_leaves_nothing_half_done() {
 /// Counts, and so shows whether output was lost.
 const TICKER: &str = "i=0; while :; do i=$((i+1)); echo tick $i; usleep 20000; done";
 
-fn check_promises(api: &Api, promised: &Promised, kills: u64) {
-    let mut cut = 0;
+fn check_promises(api: &Api, promised: &Promised) {
     let started = promised.started.lock().unwrap().clone();
     println!("{} containers were started", started.len());
     assert!(!started.is_empty());
@@ -163,24 +162,20 @@ fn check_promises(api: &Api, promised: &Promised, kills: u64) {
         wait_until(&format!("{name} to end"), LIMIT, || state()["Status"] == "exited");
         assert_eq!(state()["ExitCode"], 7, "{name}: {}", state());
         let log = api.call("GET", &format!("/containers/{name}/logs?stdout=1"), "").body;
-        // What the daemon had read and not written yet when it was killed is gone.
-        cut += u64::from(!(log.contains("word") && log.contains("last")));
+        let count = |word: &str| log.matches(word).count();
+        assert_eq!((count("word"), count("last")), (1, 1), "{name}: {log:?}");
     }
-    println!("{cut} logs lack a line");
-    assert!(cut <= kills / 5, "{cut} logs lack a line");
 }
 
-fn check_ticker(api: &Api, kills: u64) {
+fn check_ticker(api: &Api) {
     let log = api.call("GET", "/containers/ticker/logs?stdout=1", "").body;
     let ticks: Vec<u64> =
         log.split("tick ").skip(1).filter_map(|rest| rest.lines().next()?.trim().parse().ok()).collect();
+    println!("{} ticks", ticks.len());
     assert!(ticks.len() > 20, "{} ticks", ticks.len());
-    let gaps: Vec<&[u64]> = ticks.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
-    println!("{} of {} ticks follow a gap: {gaps:?}", gaps.len(), ticks.len());
-    assert!(gaps.iter().all(|pair| pair[1] > pair[0]), "output is there twice: {gaps:?}");
-    // One read at most is lost by a kill between a read and the write after it, and few kills fall there.
-    assert!(gaps.len() as u64 <= kills / 5 && gaps.iter().all(|pair| pair[1] - pair[0] < 50), "{gaps:?}");
     assert_eq!(ticks[0], 1);
+    let gaps: Vec<&[u64]> = ticks.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
+    assert!(gaps.is_empty(), "output is lost or there twice: {gaps:?}");
 }
 
 fn check_nothing_half_made(api: &Api, state: &Path) {
@@ -220,7 +215,7 @@ fn remove_everything(api: &Api) {
 }
 
 fn check_nothing_remains(machine: &Machine) {
-    wait_until("all that was kept to be dropped", LIMIT, || machine.parent.kept().is_empty());
+    wait_until("all that was kept to be dropped", LIMIT, || machine.parent.kept() == ["stdio-transit"]);
     for folder in ["containers", "volumes"] {
         let path = machine.state().join(folder);
         let left: Vec<_> = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();

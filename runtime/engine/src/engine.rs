@@ -22,6 +22,7 @@ use crate::network::Network;
 use crate::parent::{InitLink, Local, Pid1};
 use crate::schedule::Schedule;
 use crate::stdio::Stdio;
+use crate::transit::Transit;
 use crate::{Cancel, declared, recover, watch};
 
 /// What may differ between a host and a workstation.
@@ -119,6 +120,7 @@ impl Engine {
             let path = state.join(folder);
             fs::create_dir_all(&path).doing(|| format!("making {}", path.display()))?;
         }
+        let transit = Arc::new(Transit::open(&*link)?);
         let network = Network::new(options.network.then(|| state.join("network")));
         let engine = Arc::new(Self {
             root: state.into(),
@@ -129,7 +131,7 @@ impl Engine {
             network,
             volumes: Volumes::open(&state.join("volumes")),
             link,
-            stdio: Stdio::start().doing(|| "starting the thread that reads containers' output")?,
+            stdio: Stdio::start(transit.clone()).doing(|| "starting the thread that reads containers' output")?,
             schedule: Schedule::default(),
             events: Arc::default(),
             execs: Execs::default(),
@@ -140,7 +142,7 @@ impl Engine {
         });
         // Listening begins before the list is asked for, so that no exit falls between them.
         let events = engine.link.subscribe()?;
-        recover::recover(&engine)?;
+        recover::recover(&engine, &transit)?;
         watch::start(&engine, events).doing(|| "starting the threads that watch containers")?;
         Ok(engine)
     }

@@ -17,7 +17,7 @@
 //! - `plan`: from a request to an OCI configuration, pure
 //! - `parent`: PID 1, or this process itself, as the containers' parent
 //! - `container`, `disk`: a container in memory and on disk
-//! - `stdio`, `stdin`, `log`: its streams
+//! - `stdio` (`transit`), `stdin`, `log`: its streams
 //! - `network`: the containers' network, set up when it is first wanted
 //! - [`inside`]: files of a container, from outside; builds use it, too
 //! - `processes`: its processes
@@ -75,6 +75,7 @@ mod stdio;
 mod stop;
 mod terminal;
 mod top;
+mod transit;
 mod update;
 mod volumes;
 mod wait;

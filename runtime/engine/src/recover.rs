@@ -13,10 +13,10 @@
 //! Starts and removals are only scheduled here, so that opening the engine never waits for them.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
+use std::{fs, io};
 
 use keel_durable::Stored;
 use keel_spec::control::{Adopted, Exit};
@@ -34,15 +34,17 @@ use crate::remove::{REMOVED, remove_all};
 use crate::restart::{self, Policy};
 use crate::schedule::Job;
 use crate::start::Ours;
+use crate::transit::{self, Transit};
 
 /// Exit code of a run whose own was lost.
 const LOST: i32 = 255;
 
 /// See the module.
-pub fn recover(engine: &Arc<Engine>) -> Result<(), Error> {
+pub fn recover(engine: &Arc<Engine>, transit: &Transit) -> Result<(), Error> {
     let adopted: HashMap<String, Adopted> =
         engine.link.adopted()?.into_iter().map(|adopted| (adopted.id.clone(), adopted)).collect();
     read_folders(engine)?;
+    redo_output(engine, transit).doing(|| "reading what was on its way to a log")?;
     // Further processes go on in their containers; PID 1 is told to forget them when they have ended.
     adopted.values().filter(|adopted| is_exec(&adopted.id)).for_each(|adopted| engine.exec_exited(adopted));
     for stranger in adopted.values().filter(|adopted| engine.get(&adopted.id).is_none() && !is_exec(&adopted.id)) {
@@ -101,6 +103,16 @@ fn read_folder(engine: &Arc<Engine>, name: &str, path: &Path) -> Result<(), Erro
     let container = Container::open(path, config, state, &engine.link)?;
     engine.table().insert(container.id.clone(), container);
     Ok(())
+}
+
+/// Brings what was on its way from a pipe to a log there; before anything is read from pipes.
+fn redo_output(engine: &Arc<Engine>, transit: &Transit) -> io::Result<()> {
+    if let Some((place, data)) = transit.left()?
+        && let Some(container) = engine.get(&place.id)
+    {
+        container.log.redo(place.at, place.stream, place.unix_ns, &data);
+    }
+    Ok(transit.clear()?)
 }
 
 /// Makes one container's state agree with what PID 1 says; the caller holds the gate.
@@ -205,7 +217,8 @@ fn start_at_boot(engine: &Arc<Engine>, container: &Arc<Container>, user_stopped:
 fn remove_strangers(engine: &Arc<Engine>, running: &[String]) {
     match engine.link.list_fds() {
         Ok(names) => {
-            let known = |name: &String| running.iter().any(|id| name == id || *name == stdin_name(id));
+            let known =
+                |name: &String| name == transit::NAME || running.iter().any(|id| name == id || *name == stdin_name(id));
             for name in names.iter().filter(|name| !known(name)) {
                 report(name, engine.link.drop_fds(name));
             }

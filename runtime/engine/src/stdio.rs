@@ -1,23 +1,23 @@
 //! One thread that reads all containers' outputs into their logs. Nothing that a client does can hold it up: it only
 //! waits for pipes and only writes to files.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 
 use crate::clock;
 use crate::log::writer::Log;
 use crate::output::Stream;
+use crate::transit::{MAX_BYTES, Place, Transit};
 
-/// Bytes taken from a pipe at once (its usual capacity).
-const READ_BYTES: usize = 64 * 1024;
 /// Most bytes taken from a pipe after its container ended; a process that got away could write for ever.
 const MAX_DRAIN_BYTES: usize = 4 * 1024 * 1024;
 /// Longest wait for the thread to take the last output of a container that ended.
@@ -54,12 +54,13 @@ struct Source {
 
 impl Stdio {
     /// Starts the thread.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(transit: Arc<Transit>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let shared = Arc::new(Shared { epoll, wake, commands: Mutex::new(Vec::new()) });
-        let thread = Reader { shared: shared.clone(), sources: HashMap::new(), next: WAKE + 1, buffer: Vec::new() };
+        let (sources, buffer) = (BTreeMap::new(), Vec::new());
+        let thread = Reader { shared: shared.clone(), sources, next: WAKE + 1, buffer, transit };
         std::thread::Builder::new().name("stdio".into()).stack_size(128 * 1024).spawn(move || thread.run())?;
         Ok(Self(Arc::new(Handle { shared })))
     }
@@ -104,9 +105,11 @@ impl Drop for Handle {
 
 struct Reader {
     shared: Arc<Shared>,
-    sources: HashMap<u64, Source>,
+    /// In the order in which they came, so that of a container that has ended standard output is read first.
+    sources: BTreeMap<u64, Source>,
     next: u64,
     buffer: Vec<u8>,
+    transit: Arc<Transit>,
 }
 
 impl Reader {
@@ -157,7 +160,7 @@ impl Reader {
     /// Reads once; `false`: the pipe is at its end. One read a turn, so that nobody keeps the others waiting.
     fn read_once(&mut self, token: u64) -> bool {
         let Some(source) = self.sources.get(&token) else { return true };
-        matches!(take(source, &mut self.buffer), Taken::Some(_) | Taken::Nothing)
+        matches!(take(source, &self.transit, &mut self.buffer), Taken::Some(_) | Taken::Nothing)
     }
 
     fn drain(&mut self, id: &str) {
@@ -165,7 +168,7 @@ impl Reader {
         for token in tokens {
             let Some(source) = self.sources.get(&token) else { continue };
             let mut taken = 0;
-            while let Taken::Some(bytes) = take(source, &mut self.buffer) {
+            while let Taken::Some(bytes) = take(source, &self.transit, &mut self.buffer) {
                 taken += bytes;
                 if taken > MAX_DRAIN_BYTES {
                     break;
@@ -189,13 +192,26 @@ enum Taken {
     End,
 }
 
-fn take(source: &Source, buffer: &mut Vec<u8>) -> Taken {
-    buffer.resize(READ_BYTES, 0);
-    match rustix::io::read(&source.pipe, buffer.as_mut_slice()) {
+fn take(source: &Source, transit: &Transit, buffer: &mut Vec<u8>) -> Taken {
+    let unix_ns = clock::unix_ns();
+    let taken = match &source.log {
+        Some(log) if is_pipe(source.pipe.as_fd()) => {
+            let place = Place { id: source.id.clone(), stream: source.stream, unix_ns, at: log.end_position() };
+            transit.take(source.pipe.as_fd(), &place, buffer)
+        }
+        _ => {
+            buffer.resize(MAX_BYTES, 0);
+            rustix::io::read(&source.pipe, buffer.as_mut_slice())
+        }
+    };
+    match taken {
         Ok(0) => Taken::End,
         Ok(bytes) => {
             if let Some(log) = &source.log {
-                log.append(source.stream, clock::unix_ns(), buffer.get(..bytes).unwrap_or_default());
+                log.append(source.stream, unix_ns, buffer.get(..bytes).unwrap_or_default());
+            }
+            if let Err(error) = transit.clear() {
+                ::log::error!("container {}: its output may be logged twice: {error}", source.id);
             }
             Taken::Some(bytes)
         }
@@ -205,6 +221,43 @@ fn take(source: &Source, buffer: &mut Vec<u8>) -> Taken {
         Err(error) => {
             ::log::error!("container {}: its output cannot be read: {error}", source.id);
             Taken::End
+        }
+    }
+}
+
+/// Whether it can be spliced.
+fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+    use crate::log::writer::Keep;
+    use crate::parent::Local;
+
+    #[test]
+    fn of_a_container_that_has_ended_standard_output_is_read_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let transit = Arc::new(Transit::open(&Local::default()).unwrap());
+        let Stdio(handle) = Stdio::start(transit.clone()).unwrap();
+        let (sources, shared) = (BTreeMap::new(), handle.shared.clone());
+        let mut reader = Reader { shared, sources, next: WAKE + 1, buffer: Vec::new(), transit };
+        for number in 0..32 {
+            let path = folder.path().join(number.to_string());
+            std::fs::create_dir(&path).unwrap();
+            let log = Arc::new(Log::new(&path, Keep::default()));
+            for (stream, text) in [(Stream::Stdout, "out\n"), (Stream::Stderr, "err\n")] {
+                let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+                rustix::io::write(&ours, text.as_bytes()).unwrap();
+                reader.add(Source { id: number.to_string(), stream, pipe: theirs, log: Some(log.clone()) });
+            }
+            reader.drain(&number.to_string());
+            let written = std::fs::read(path.join("log.0")).unwrap();
+            let place = |text: &[u8]| written.windows(text.len()).position(|window| window == text).unwrap();
+            assert!(place(b"out\n") < place(b"err\n"));
         }
     }
 }

@@ -157,7 +157,8 @@ fn a_program_that_is_not_there_undoes_the_start() {
     let error = bench.engine.start(&id).unwrap_err();
     assert!(matches!(error, Error::BadParameter(_)), "{}", error.chain());
     assert_eq!(bench.engine.inspect("gone", false).unwrap().state.unwrap().exit_code, Some(127));
-    assert!(bench.link.list_fds().unwrap().is_empty() && bench.link.adopted().unwrap().is_empty());
+    assert_eq!(bench.link.list_fds().unwrap(), [crate::transit::NAME]);
+    assert!(bench.link.adopted().unwrap().is_empty());
 }
 
 #[test]

@@ -37,17 +37,13 @@ impl Idle {
     pub fn in_user_namespace() -> io::Result<Self> {
         // Without an exit signal (low byte 0): nobody's handler of SIGCHLD hears of it, nobody's wait(2) reaps it.
         let flags = libc::CLONE_NEWUSER;
-        // SAFETY: like fork(2): no memory is shared and no stack given. The child calls only async-signal-safe
-        // functions (prctl, pause) and never returns, so locks that other threads held don't matter.
+        let parent = std::process::id();
+        // SAFETY: like fork(2): no memory is shared and no stack given. The child makes system calls alone and never
+        // returns, so locks that other threads held don't matter.
         let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
         if pid == 0 {
-            loop {
-                // SAFETY: see above; both calls take no pointer.
-                unsafe {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                    libc::pause();
-                }
-            }
+            // SAFETY: see above; no call takes a pointer.
+            unsafe { idle(parent) }
         }
         match libc::pid_t::try_from(pid) {
             Ok(pid) if pid > 0 => Ok(Self { pid }),
@@ -58,6 +54,26 @@ impl Idle {
     /// Its process ID, valid as long as this value lives: nobody else reaps it.
     pub fn pid(&self) -> libc::pid_t {
         self.pid
+    }
+}
+
+/// A child's whole life.
+///
+/// # Safety
+/// Only in a process that has just been cloned.
+unsafe fn idle(parent: u32) -> ! {
+    // SAFETY: plain numbers.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // A parent that was killed before that sends nothing any more.
+        if libc::getppid().cast_unsigned() != parent {
+            libc::_exit(1);
+        }
+        // Or it would hold the store's lock and other copies for as long as it is there.
+        libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
+        loop {
+            libc::pause();
+        }
     }
 }
 
@@ -131,5 +147,26 @@ pub fn measure_verity(file: BorrowedFd<'_>) -> io::Result<Option<[u8; 32]>> {
     match io::Error::last_os_error() {
         error if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::ENOTTY | libc::EOPNOTSUPP)) => Ok(None),
         error => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::Idle;
+
+    /// A daemon that is killed beside one would leave its locks to it.
+    #[test]
+    fn an_idle_process_holds_no_descriptors() {
+        let kept = std::fs::File::open("/dev/null").unwrap();
+        let idle = Idle::in_user_namespace().unwrap();
+        let folder = format!("/proc/{}/fd", idle.pid());
+        let begun = Instant::now();
+        while std::fs::read_dir(&folder).unwrap().count() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it keeps what its parent had open");
+            std::thread::yield_now();
+        }
+        drop(kept);
     }
 }

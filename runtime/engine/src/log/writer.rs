@@ -143,6 +143,35 @@ impl Log {
         self.bells.ring();
     }
 
+    /// Appends what a predecessor was about to append at `at` when it was killed. Whatever it had written from there on is
+    /// part of that, and goes.
+    pub fn redo(&self, at: Position, stream: Stream, unix_ns: u64, data: &[u8]) {
+        if let Err(error) = self.cut(at) {
+            ::log::error!("{}: cannot go back in the log, output may be there twice: {error}", self.folder.display());
+        }
+        self.append(stream, unix_ns, data);
+    }
+
+    fn cut(&self, at: Position) -> io::Result<()> {
+        let mut state = self.lock();
+        for newer in numbers(&self.folder)?.into_iter().filter(|number| *number > at.file) {
+            OpenOptions::new().write(true).open(self.path(newer))?.set_len(0)?;
+        }
+        // Looked at anew.
+        state.files = None;
+        let files = self.files(&mut state)?;
+        if files.end.file == at.file && files.end.offset > at.offset {
+            files.file.set_len(at.offset)?;
+            files.end = at;
+        } else if let Some((number, previous)) = &files.previous
+            && *number == at.file
+            && previous.metadata()?.len() > at.offset
+        {
+            OpenOptions::new().write(true).open(self.path(at.file))?.set_len(at.offset)?;
+        }
+        Ok(())
+    }
+
     fn try_append(&self, state: &mut State, stream: Stream, unix_ns: u64, data: &[u8]) -> io::Result<()> {
         let mut buffer = std::mem::take(&mut state.buffer);
         buffer.clear();
@@ -221,6 +250,11 @@ impl Log {
         let end = self.end(&mut state);
         let run_end = state.run_ends.iter().find(|(ended, _)| *ended >= run).map(|(_, end)| *end);
         View { end, run_end }
+    }
+
+    /// Where the next record goes, unless it is the first of a new file.
+    pub fn end_position(&self) -> Position {
+        self.end(&mut self.lock())
     }
 
     /// Wakes `bell` whenever something is added.

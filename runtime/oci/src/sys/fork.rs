@@ -237,6 +237,7 @@ impl Carrier {
         args.flags = (libc::CLONE_PIDFD | flags) as u64;
         args.pidfd = &raw mut pidfd as u64;
         args.exit_signal = libc::SIGCHLD as u64;
+        let parent = std::process::id();
         // SAFETY: the child runs on a copy of this memory and makes system calls alone.
         let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
         if pid == 0 {
@@ -244,6 +245,10 @@ impl Carrier {
             // there to drop it.
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                // A maker that was killed before that sends nothing any more.
+                if libc::getppid().cast_unsigned() != parent {
+                    libc::_exit(1);
+                }
                 if joined.is_some_and(|j| libc::setns(j.as_raw_fd(), libc::CLONE_NEWUSER) != 0) {
                     libc::_exit(1);
                 }
