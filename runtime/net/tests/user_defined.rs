@@ -115,9 +115,11 @@ fn ipv6_reaches_out_and_is_published_and_routers_are_not_heeded() {
         assert_eq!(in_namespace(&a, || sh("cat /proc/sys/net/ipv6/conf/eth0/accept_ra")).trim(), "0");
         serve(&outside, 80, 1);
         assert_eq!(in_namespace(&a, || ask("[fd99::2]:80").unwrap()), "fd99::1");
-        serve(&a, 80, 3);
+        serve(&a, 80, 4);
         assert_eq!(in_namespace(&outside, || ask("[fd99::1]:8080").unwrap()), "fd99::2");
         assert!(in_namespace(&b, || ask("[fd99::1]:8080")).is_ok());
+        // From the container itself.
+        assert!(in_namespace(&a, || ask("[fd99::1]:8080")).is_ok());
         assert!(ask("127.0.0.1:8080").is_ok());
         // Nobody outside gets past the published port.
         serve(&a, 90, 1);
