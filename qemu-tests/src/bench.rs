@@ -6,6 +6,7 @@
 //! - [`memory`]: what the host programs hold, and the smallest guest that works
 //! - [`oci`]: a container's life by our OCI runtime, beside crun's and runc's
 //! - [`outage`]: how long an update keeps a container's service away
+//! - [`pull`]: pulls by Keel, Docker and Podman
 //! - [`report`]: `build/bench.json`, `build/bench.md` and a plot
 //! - [`size`]: bytes of a release
 //! - [`update`]: what an update fetches and needs, and the states that power cuts leave
@@ -16,6 +17,7 @@ pub mod fuzz;
 pub mod memory;
 pub mod oci;
 pub mod outage;
+pub mod pull;
 pub mod report;
 pub mod size;
 pub mod update;
@@ -131,6 +133,22 @@ pub const MEASUREMENTS: &[Measurement] = &[
         run: engines::compare,
     },
     Measurement { keys: &["containers_in_2gib"], run: engines::many },
+    Measurement {
+        keys: &[
+            "pull_vs_best",
+            "pull_ms",
+            "pull_settled_ms",
+            "pull_engine_cpu_s",
+            "pull_peak_kib",
+            "pull_written_kib",
+            "pull_flushes",
+            "pull_shared_vs_best",
+            "pull_shared_ms",
+            "pull_shared_written_kib",
+        ],
+        run: pull::compare,
+    },
+    Measurement { keys: &["mount_image_ms"], run: pull::mount },
     Measurement { keys: &["fuzz_execs", "fuzz_crashes"], run: fuzz::parsers },
     Measurement { keys: &["update_ratio_programs", "update_ratio_kernel", "update_ratio_all"], run: update::ratios },
     Measurement { keys: &["slot_write_vs_dd", "updater_peak_kib"], run: update::write },

@@ -40,22 +40,34 @@ pub fn busybox(dir: &Path, name: &str, page: &str) -> Result<PathBuf> {
 
 /// Writes `<dir>/<name>.tar`: an image `<name>:1` of one layer, with what is below `root`.
 pub fn pack(dir: &Path, name: &str, root: &Path, config: &Value) -> Result<PathBuf> {
+    pack_layers(dir, name, &[root.to_owned()], config)
+}
+
+/// Writes `<dir>/<name>.tar`: an image `<name>:1` with a layer for what is below each of `roots`, the lowest first.
+pub fn pack_layers(dir: &Path, name: &str, roots: &[PathBuf], config: &Value) -> Result<PathBuf> {
     let work = dir.join(format!("{name}.pack"));
     fs::create_dir_all(&work)?;
-    tar(root, &work.join("layer.tar"), &["."])?;
-    let layer = sha256_hex(&fs::read(work.join("layer.tar"))?);
+    let (mut layers, mut diff_ids, mut history) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, root) in roots.iter().enumerate() {
+        let layer = format!("layer-{number}.tar");
+        tar(root, &work.join(&layer), &["."])?;
+        diff_ids.push(format!("sha256:{}", sha256_hex(&fs::read(work.join(&layer))?)));
+        history.push(json!({ "created": "2026-01-01T00:00:00Z", "created_by": layer }));
+        layers.push(layer);
+    }
     let config = json!({
         "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z", "config": config,
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
-        "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "busybox"}],
+        "rootfs": { "type": "layers", "diff_ids": diff_ids }, "history": history,
     })
     .to_string();
     let config_name = format!("{}.json", sha256_hex(config.as_bytes()));
     fs::write(work.join(&config_name), config)?;
-    let manifest = json!([{"Config": config_name, "RepoTags": [format!("{name}:1")], "Layers": ["layer.tar"]}]);
+    let manifest = json!([{"Config": config_name, "RepoTags": [format!("{name}:1")], "Layers": layers}]);
     fs::write(work.join("manifest.json"), manifest.to_string())?;
     let archive = dir.join(format!("{name}.tar"));
-    tar(&work, &archive, &["manifest.json", &config_name, "layer.tar"])?;
+    let members: Vec<&str> =
+        ["manifest.json", &config_name].into_iter().chain(layers.iter().map(String::as_str)).collect();
+    tar(&work, &archive, &members)?;
     fs::remove_dir_all(&work)?;
     Ok(archive)
 }

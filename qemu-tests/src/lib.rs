@@ -8,6 +8,7 @@
 //! - [`engines`]: Podman and containerd with our OCI runtime
 //! - [`images`]: container images of Debian's busybox
 //! - [`machine`]: QEMU with firmware, disk, network, watchdog and a serial console
+//! - [`packages`]: Debian packages, fetched and unpacked
 //! - [`registry`]: Debian's `docker-registry` on loopback
 //! - [`repository`]: a static file server for update repositories, with faults on request
 //! - [`scenario`]: runs scenarios side by side and counts them
@@ -25,6 +26,7 @@ pub mod conformance;
 pub mod engines;
 pub mod images;
 pub mod machine;
+pub mod packages;
 pub mod registry;
 pub mod repository;
 pub mod scenario;

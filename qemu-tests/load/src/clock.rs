@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-/// A stretch of time. Idle time is that of all processors together, to a hundredth of a second (proc_uptime(5)).
+/// A clock tick in seconds: `USER_HZ` of all of Linux's x86.
+pub const TICK_S: f64 = 0.01;
+
+/// A stretch of time. Idle time is that of all processors together, to a hundredth of a second.
 pub struct Stretch {
     begun: Instant,
     idle_s: f64,
@@ -32,9 +35,13 @@ impl Stretch {
     }
 }
 
+/// Waits for a disk are counted apart from other idle time, which is all that `/proc/uptime` knows (proc_stat(5)).
 fn idle_s() -> Result<f64> {
-    let text = fs::read_to_string("/proc/uptime")?;
-    text.split_whitespace().nth(1).and_then(|word| word.parse().ok()).context("idle time in /proc/uptime")
+    let text = fs::read_to_string("/proc/stat")?;
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(4).take(2);
+    let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
+    anyhow::ensure!(ticks.len() == 2, "no idle time in /proc/stat");
+    Ok(ticks.iter().sum::<f64>() * TICK_S)
 }
 
 /// KiB that could be had without swapping, with nothing in caches.
@@ -56,7 +63,8 @@ pub fn processes(command: &[&str]) -> Result<(usize, f64)> {
     Ok((count, kib))
 }
 
-fn field_kib(path: &str, field: &str) -> Result<f64> {
+/// A field of a file under `/proc`, in KiB.
+pub fn field_kib(path: &str, field: &str) -> Result<f64> {
     let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
     let value = text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("{field} in {path}"))?;
     Ok(value.trim().trim_end_matches("kB").trim().parse()?)

@@ -4,11 +4,13 @@
 //!
 //! - [`client`]: calls of the API
 //! - [`clock`]: wall-clock time, busy time and memory of the machine
+//! - [`pull`]: a pull, measured
 //! - [`work`]: what is measured
 #![forbid(unsafe_code)]
 
 mod client;
 mod clock;
+mod pull;
 mod work;
 
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ usage: keel-load VERB --socket PATH [OPTION]...
   exec               `true` in a container that runs, --rounds N times
   idle --count N     starts N containers that sleep, and says what each costs the machine
   back --pid N       kills process N and waits until the engine answers again
+  pull --process P   pulls an image; P is the name of the engine's processes
+  forget             removes an image, if it is there
 
   --image NAME       the image, `web:1` if not given
   --network MODE     the containers' network, `none` if not given";
@@ -54,6 +58,7 @@ fn parse() -> Result<(String, Client, Order)> {
             lexopt::Arg::Long("socket") => socket = Some(arguments.value()?),
             lexopt::Arg::Long("file") => order.file = arguments.value()?.into(),
             lexopt::Arg::Long("image") => order.image = arguments.value()?.string()?,
+            lexopt::Arg::Long("process") => order.process = arguments.value()?.string()?,
             lexopt::Arg::Long("network") => order.network = arguments.value()?.string()?,
             lexopt::Arg::Long("rounds") => order.rounds = arguments.value()?.parse()?,
             lexopt::Arg::Long("count") => order.count = arguments.value()?.parse()?,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::clock::{Stretch, available_kib, processes};
+use crate::pull::{forget, pull};
 
 /// What containers that sleep run; found again by this command line.
 const SLEEP: [&str; 2] = ["sleep", "987654"];
@@ -31,6 +32,8 @@ pub struct Order {
     pub count: u32,
     /// The engine's process.
     pub pid: i32,
+    /// The name of the engine's processes.
+    pub process: String,
     /// How long to wait for the engine.
     pub seconds: u64,
 }
@@ -44,6 +47,7 @@ impl Default for Order {
             rounds: 10,
             count: 50,
             pid: 0,
+            process: String::new(),
             seconds: 120,
         }
     }
@@ -58,6 +62,8 @@ pub fn of(verb: &str, client: &Client, order: &Order) -> Result<Value> {
         "exec" => exec(client, order),
         "idle" => idle(client, order),
         "back" => back(client, order),
+        "pull" => pull(client, order),
+        "forget" => forget(client, order),
         other => bail!("no verb is called {other:?}"),
     }
 }

@@ -6,17 +6,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Figure, median};
-use crate::build::{Build, run};
+use crate::build::Build;
 use crate::clients::Host;
 use crate::images;
 use crate::machine::{Clock, Machine};
+use crate::packages;
 use crate::scenarios::Fixture;
 
 /// Packages of the peers; what they need comes along.
@@ -39,8 +39,11 @@ const IDLE: &str = "50";
 /// Containers that should fit into 2 GiB.
 const MANY: &str = "1000";
 /// The engines: name, and socket as the client's container has it.
-const ENGINES: [(&str, &str); 3] =
+pub(super) const ENGINES: [(&str, &str); 3] =
     [("keel", "/keel.sock"), ("docker", "/sockets/docker.sock"), ("podman", "/sockets/podman.sock")];
+
+/// Podman's list of registries: one on loopback is spoken to without TLS, as Docker does by itself.
+const REGISTRIES: &str = "[[registry]]\nlocation = \"127.0.0.1:5000\"\ninsecure = true\n";
 
 /// Starts both daemons. Processes of the control group's root go into one below it first, or no controller could be
 /// handed on (cgroup v2, "no internal processes").
@@ -50,7 +53,7 @@ for pid in $(cat /sys/fs/cgroup/cgroup.procs); do echo $pid >/sys/fs/cgroup/daem
 for name in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$name >/sys/fs/cgroup/cgroup.subtree_control; done
 /usr/sbin/modprobe -a xt_MASQUERADE xt_addrtype xt_conntrack xt_comment nft_compat
 podman --root /data/podman system service --time=0 unix:///sockets/podman.sock &
-exec dockerd --data-root /data/docker -H unix:///sockets/docker.sock
+exec dockerd $DOCKERD_OPTIONS --data-root /data/docker -H unix:///sockets/docker.sock
 ";
 
 /// Times of `run` and `exec`, memory of idle containers, and how soon a killed engine is back.
@@ -148,53 +151,59 @@ fn overhead(idle: &[(&str, Value)]) -> Result<Figure> {
 }
 
 /// A Keel host with the peers on it.
-struct Guest {
+pub(super) struct Guest {
     machine: Machine,
-    host: Host,
+    pub(super) host: Host,
 }
 
 impl Guest {
     /// With both peers, which answer.
     fn start(build: &Build, name: &str) -> Result<Self> {
-        let guest = Self::prepare(build, name, &packages(build)?)?;
-        guest.host.docker_ok(&[
-            "run",
-            "-d",
-            "--name",
-            PEERS,
-            "--privileged",
-            "-v",
-            "sockets:/sockets",
-            "-v",
-            "data:/data",
-            "-v",
-            "/usr/lib/modules:/usr/lib/modules:ro",
-            "peers:1",
-            "/usr/bin/busybox",
-            "sh",
-            "-c",
-            START,
-        ])?;
-        for (_, socket) in ENGINES.iter().skip(1) {
-            guest.load(&["ready", "--socket", socket, "--seconds", "300"]).with_context(|| guest.peers_log())?;
-            guest.load(&["load", "--socket", socket, "--file", "/web.tar"]).with_context(|| guest.peers_log())?;
-        }
+        let guest = Self::prepare(build, name, &packages(build)?, "", &[])?;
+        guest.start_peers("default", "")?;
         Ok(guest)
+    }
+
+    /// With both peers in the host's network, and further images; lines of machine config.
+    pub(super) fn start_beside(build: &Build, name: &str, config: &str, images: &[PathBuf]) -> Result<Self> {
+        let guest = Self::prepare(build, name, &packages(build)?, config, images)?;
+        // The host's network has a firewall of its own.
+        guest.start_peers("host", "--iptables=false --bridge=none")?;
+        Ok(guest)
+    }
+
+    /// Starts both, and waits until they answer.
+    fn start_peers(&self, network: &str, dockerd_options: &str) -> Result<()> {
+        let (network, options) = (format!("--network={network}"), format!("DOCKERD_OPTIONS={dockerd_options}"));
+        let run = ["run", "-d", "--name", PEERS, "--privileged", &network, "-e", &options];
+        let mounts = ["-v", "sockets:/sockets", "-v", "data:/data", "-v", "/usr/lib/modules:/usr/lib/modules:ro"];
+        let command = ["peers:1", "/usr/bin/busybox", "sh", "-c", START];
+        self.host.docker_ok(&[&run[..], &mounts, &command].concat())?;
+        for (_, socket) in ENGINES.iter().skip(1) {
+            self.load(&["ready", "--socket", socket, "--seconds", "300"]).with_context(|| self.peers_log())?;
+            self.load(&["load", "--socket", socket, "--file", "/web.tar"]).with_context(|| self.peers_log())?;
+        }
+        Ok(())
     }
 
     /// With the client alone.
     fn start_alone(build: &Build, name: &str) -> Result<Self> {
-        Self::prepare(build, name, &[])
+        Self::prepare(build, name, &[], "", &[])
     }
 
     /// First boot by the real clock, in which the images are loaded; then one in which an instruction is a nanosecond.
-    fn prepare(build: &Build, name: &str, packages: &[PathBuf]) -> Result<Self> {
+    fn prepare(build: &Build, name: &str, packages: &[PathBuf], config: &str, more: &[PathBuf]) -> Result<Self> {
         let mut fixture = Fixture::new(build, name)?;
+        fixture.add_config(config);
         fixture.hardware.memory_mib = MEMORY_MIB;
         let web = images::busybox(&fixture.dir, "web", "page\n")?;
-        let peers = peers_image(build, &fixture.dir, &web, packages)?;
+        let client = client_image(build, &fixture.dir, &web)?;
+        let mut archives = vec![web, client];
+        if !packages.is_empty() {
+            archives.push(peers_image(&fixture.dir, packages)?);
+        }
         let (mut machine, host) = fixture.boot()?;
-        for archive in [&web, &peers] {
+        for archive in archives.iter().chain(more) {
             host.docker_ok(&["load", "-i", archive.to_str().context("path")?])?;
         }
         host.keelctl_ok(&["poweroff"])?;
@@ -205,12 +214,12 @@ impl Guest {
     }
 
     /// Runs the client to its end in a container that sees the host's processes; what it printed.
-    fn load(&self, words: &[&str]) -> Result<Value> {
+    pub(super) fn load(&self, words: &[&str]) -> Result<Value> {
         let text = self.host.docker_ok(&[&CLIENT[..], words].concat())?;
         serde_json::from_str(&text).with_context(|| format!("keel-load {words:?} printed {text:?}"))
     }
 
-    fn peers_log(&self) -> String {
+    pub(super) fn peers_log(&self) -> String {
         // Daemons speak on their standard error.
         let shown = self.host.docker(&["logs", "--tail", "40", PEERS]).output();
         shown.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stderr).into_owned())
@@ -239,7 +248,7 @@ impl Guest {
         Ok(Figure::new("engine_back_ms", "ms", Some(300.0), how, samples))
     }
 
-    fn off(mut self) -> Result<()> {
+    pub(super) fn off(mut self) -> Result<()> {
         self.host.keelctl_ok(&["poweroff"])?;
         self.machine.wait_off(Duration::from_secs(300))
     }
@@ -256,45 +265,27 @@ const CLIENT: [&str; 11] = [
     "sockets:/sockets",
     "-v",
     "/run/keel/api.sock:/keel.sock",
-    "peers:1",
-    "/usr/bin/keel-load",
+    "load:1",
+    "/keel-load",
 ];
 
-/// The peers' packages and what they need, in `build/bench/packages/`, fetched by apt from where this machine gets its own.
+/// The peers' packages and what they need, in `build/bench/packages/`.
 fn packages(build: &Build) -> Result<Vec<PathBuf>> {
-    let folder = build.build.join("bench/packages");
-    fs::create_dir_all(&folder)?;
-    let listed = Command::new("apt-get")
-        .args(["-o", "Dir::State::status=/dev/null", "--print-uris", "-qq", "-y", "--no-install-recommends", "install"])
-        .args(PACKAGES)
-        .output()
-        .context("run apt-get")?;
-    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    // `'http://…/name.deb' name_version_arch.deb size digest`
-    let names: Vec<&str> = text.lines().filter_map(|line| line.split(' ').nth(1)).collect();
-    anyhow::ensure!(
-        !names.is_empty(),
-        "apt knows nothing of {PACKAGES:?}: {}",
-        String::from_utf8_lossy(&listed.stderr)
-    );
-    let wanted: Vec<&str> =
-        names.into_iter().filter(|name| !WITHOUT.iter().any(|other| name.starts_with(other))).collect();
-    let missing = wanted.iter().filter(|name| !folder.join(name).exists());
-    let orders: Vec<String> = missing
-        .filter_map(|name| {
-            let mut parts = name.split('_');
-            Some(format!("{}={}", parts.next()?, parts.next()?.replace("%3a", ":")))
-        })
-        .collect();
-    if !orders.is_empty() {
-        eprintln!("fetching {} packages of Docker and Podman", orders.len());
-        run(Command::new("apt-get").args(["-qq", "download"]).args(&orders).current_dir(&folder))?;
-    }
-    Ok(wanted.iter().map(|name| folder.join(name)).collect())
+    packages::fetch(&build.build.join("bench/packages"), &PACKAGES, &WITHOUT)
 }
 
-/// An image with the client, a container image for the peers, and these packages.
-fn peers_image(build: &Build, dir: &Path, web: &Path, packages: &[PathBuf]) -> Result<PathBuf> {
+/// An image with the client, and an image that it loads into the engines.
+fn client_image(build: &Build, dir: &Path, web: &Path) -> Result<PathBuf> {
+    let root = dir.join("client");
+    fs::create_dir_all(&root)?;
+    let client = build.build.join("load/keel-load");
+    fs::copy(&client, root.join("keel-load")).with_context(|| format!("copy {}: run `make load`", client.display()))?;
+    fs::copy(web, root.join("web.tar"))?;
+    images::pack(dir, "load", &root, &json!({}))
+}
+
+/// An image with these packages.
+fn peers_image(dir: &Path, packages: &[PathBuf]) -> Result<PathBuf> {
     let root = dir.join("peers");
     for folder in
         ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc/containers", "proc", "sys", "dev", "run", "tmp", "var"]
@@ -305,8 +296,7 @@ fn peers_image(build: &Build, dir: &Path, web: &Path, packages: &[PathBuf]) -> R
         std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))?;
     }
     for package in packages {
-        let unpack = "dpkg-deb --fsys-tarfile \"$1\" | tar -x --keep-directory-symlink -C \"$2\"";
-        run(Command::new("sh").args(["-c", unpack, "sh"]).arg(package).arg(&root))?;
+        packages::unpack(package, &root)?;
     }
     for folder in UNREAD {
         let _ = fs::remove_dir_all(root.join(folder));
@@ -319,13 +309,10 @@ fn peers_image(build: &Build, dir: &Path, web: &Path, packages: &[PathBuf]) -> R
             std::os::unix::fs::symlink("busybox", link)?;
         }
     }
-    let client = build.build.join("load/keel-load");
-    fs::copy(&client, root.join("usr/bin/keel-load"))
-        .with_context(|| format!("copy {}: run `make load`", client.display()))?;
-    fs::copy(web, root.join("web.tar"))?;
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
     fs::write(root.join("etc/containers/policy.json"), r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)?;
+    fs::write(root.join("etc/containers/registries.conf"), REGISTRIES)?;
     let config = json!({ "Env": ["PATH=/usr/sbin:/usr/bin"] });
     let image = images::pack(dir, PEERS, &root, &config)?;
     fs::remove_dir_all(&root)?;
