@@ -3,8 +3,6 @@
 //! QEMU's `-icount shift=0,sleep=off` gives the guest a clock of one nanosecond an instruction. While the guest is idle
 //! that clock jumps to the next timer, so idle time, which PID 1 notes beside each stage, is taken off.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -55,7 +53,7 @@ fn prepare(fixture: &Fixture) -> Result<()> {
 
 fn off(mut machine: Machine, host: &crate::clients::Host) -> Result<()> {
     host.keelctl_ok(&["poweroff"])?;
-    machine.wait_off(Duration::from_secs(120))
+    machine.wait_off(Clock::Instructions.boot_limit())
 }
 
 /// Milliseconds from the recorded start of the container `first` to its end.

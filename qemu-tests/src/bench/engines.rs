@@ -309,6 +309,10 @@ fn peers_image(dir: &Path, packages: &[PathBuf]) -> Result<PathBuf> {
             std::os::unix::fs::symlink("busybox", link)?;
         }
     }
+    // Links that the package's own script would make.
+    for name in ["iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"] {
+        std::os::unix::fs::symlink("xtables-nft-multi", root.join("usr/sbin").join(name))?;
+    }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
     fs::write(root.join("etc/containers/policy.json"), r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)?;
