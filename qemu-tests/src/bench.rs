@@ -10,6 +10,7 @@
 //! - [`report`]: `build/bench.json`, `build/bench.md` and a plot
 //! - [`size`]: bytes of a release
 //! - [`update`]: what an update fetches and needs, and the states that power cuts leave
+//! - [`update_peers`]: what others fetch for the same update
 
 pub mod boot;
 pub mod engines;
@@ -21,6 +22,7 @@ pub mod pull;
 pub mod report;
 pub mod size;
 pub mod update;
+pub mod update_peers;
 
 use anyhow::Result;
 use serde::Serialize;

@@ -78,6 +78,26 @@ impl Host {
         Ok(message)
     }
 
+    /// `GET` of a path of the API that no client has a word for; returns the body.
+    pub fn get(&self, path: &str) -> Result<String> {
+        let file = |name: &str| self.certs.join(name);
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-verify_quiet", "-verify_return_error", "-connect"])
+            .arg(format!("127.0.0.1:{}", self.api_port))
+            .args(["-CAfile".into(), file("ca.pem"), "-cert".into(), file("cert.pem"), "-key".into(), file("key.pem")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run openssl: is the package openssl installed?")?;
+        let mut stdin = client.stdin.take().context("openssl's input")?;
+        write!(stdin, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let answer = String::from_utf8_lossy(&client.wait_with_output()?.stdout).into_owned();
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+            _ => bail!("GET {path} answered {answer:?}"),
+        }
+    }
+
     /// Waits until the host's API answers and its health is `health`.
     pub fn wait_health(&self, machine: &Machine, health: &str, limit: Duration) -> Result<Value> {
         let begun = Instant::now();

@@ -14,6 +14,7 @@
 //! - [`scenario`]: runs scenarios side by side and counts them
 //! - [`scenarios`]: what is tested end to end
 //! - [`sealed`]: the store's tests that need fs-verity
+//! - `tpm`: a TPM for a machine
 //! - [`whole`]: whether a disk boots a release whole, told without booting it
 //! - [`writes`]: what reached a machine's disk, and the states in which a power cut may leave it
 #![forbid(unsafe_code)]
@@ -32,5 +33,6 @@ pub mod repository;
 pub mod scenario;
 pub mod scenarios;
 pub mod sealed;
+mod tpm;
 pub mod whole;
 pub mod writes;

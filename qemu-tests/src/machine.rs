@@ -16,6 +16,7 @@ use keel_spec::gpt::{SECTOR_BYTES, Table};
 use serde_json::Value;
 
 use crate::build::Build;
+use crate::tpm::Tpm;
 
 /// Firmware of Debian's `ovmf` package.
 pub const FIRMWARE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -74,6 +75,8 @@ pub struct Hardware {
     pub recording: Option<PathBuf>,
     /// Whether the firmware starts only what is signed by a key in its variables; see [`SNAKEOIL_VARIABLES`].
     pub secure_boot: bool,
+    /// Whether there is a TPM; what it holds outlives the machine, too.
+    pub tpm: bool,
 }
 
 impl Hardware {
@@ -102,6 +105,7 @@ impl Hardware {
             config: String::new(),
             recording: None,
             secure_boot: false,
+            tpm: false,
         };
         hardware.set_variables(FIRMWARE_VARIABLES)?;
         Ok(hardware)
@@ -185,6 +189,8 @@ pub struct Machine {
     typing: PathBuf,
     monitor: PathBuf,
     forwards: Vec<(u16, u16)>,
+    /// Held for as long as the machine runs.
+    _tpm: Option<Tpm>,
 }
 
 impl Machine {
@@ -214,6 +220,8 @@ impl Machine {
         if !hardware.config.is_empty() {
             command.args(["-fw_cfg", &format!("name=opt/org.keel/keel.toml,file={}", path(&config)?)]);
         }
+        let tpm = hardware.tpm.then(|| Tpm::start(dir)).transpose()?;
+        command.args(tpm.iter().flat_map(|(_, arguments)| arguments));
         let messages = File::create(dir.join("qemu.log"))?;
         let qemu = command
             .stdin(Stdio::null())
@@ -221,7 +229,7 @@ impl Machine {
             .stderr(messages)
             .spawn()
             .context("start qemu-system-x86_64: is the package qemu-system-x86 installed?")?;
-        Ok(Self { qemu, serial, typing, monitor, forwards })
+        Ok(Self { qemu, serial, typing, monitor, forwards, _tpm: tpm.map(|(tpm, _)| tpm) })
     }
 
     /// The workstation's port behind which a guest port is.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
@@ -24,6 +25,8 @@ pub enum Fault {
 pub struct Server {
     port: u16,
     faults: Arc<Mutex<HashMap<String, Fault>>>,
+    /// Bytes of bodies that were sent.
+    served: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -32,21 +35,27 @@ impl Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("listen on loopback")?;
         let port = listener.local_addr()?.port();
         let faults: Arc<Mutex<HashMap<String, Fault>>> = Arc::default();
-        let (dir, for_threads) = (dir.to_owned(), faults.clone());
+        let served: Arc<AtomicU64> = Arc::default();
+        let (dir, for_threads, counter) = (dir.to_owned(), faults.clone(), served.clone());
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let (dir, faults) = (dir.clone(), for_threads.clone());
+                let (dir, faults, served) = (dir.clone(), for_threads.clone(), counter.clone());
                 std::thread::spawn(move || {
-                    let _ = serve(connection, &dir, &faults);
+                    let _ = serve(connection, &dir, &faults, &served);
                 });
             }
         });
-        Ok(Self { port, faults })
+        Ok(Self { port, faults, served })
     }
 
     /// Port on loopback.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Bytes of bodies that were sent so far.
+    pub fn served_bytes(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// From now on every file whose path contains `part` has this fault; `None` makes it whole again.
@@ -60,7 +69,7 @@ impl Server {
 }
 
 /// Answers the requests of one connection.
-fn serve(connection: TcpStream, dir: &Path, faults: &Mutex<HashMap<String, Fault>>) -> Result<()> {
+fn serve(connection: TcpStream, dir: &Path, faults: &Mutex<HashMap<String, Fault>>, served: &AtomicU64) -> Result<()> {
     let mut writer = connection.try_clone()?;
     let mut reader = BufReader::new(connection);
     loop {
@@ -92,7 +101,7 @@ fn serve(connection: TcpStream, dir: &Path, faults: &Mutex<HashMap<String, Fault
             .iter()
             .find(|(part, _)| target.contains(part.as_str()))
             .map(|(_, fault)| *fault);
-        if !send(&mut writer, &file, range, method == "HEAD", fault)? {
+        if !send(&mut writer, &file, range, method == "HEAD", fault, served)? {
             return Ok(());
         }
     }
@@ -105,6 +114,7 @@ fn send(
     range: Option<(u64, Option<u64>)>,
     head: bool,
     fault: Option<Fault>,
+    served: &AtomicU64,
 ) -> Result<bool> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -151,6 +161,7 @@ fn send(
             _ => {}
         }
         writer.write_all(part)?;
+        served.fetch_add(got as u64, Ordering::Relaxed);
         at += got as u64;
     }
     Ok(true)

@@ -7,7 +7,9 @@ mod containers;
 mod fallback;
 mod fixture;
 mod kexec;
+mod minimum;
 mod power_cut;
+mod rollout;
 mod update;
 
 pub use fixture::{BOOT_LIMIT, Fixture, Variant, prepare_releases};
@@ -71,6 +73,16 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "kexec-refused",
         about: "a locked-down kernel that trusts no key says so, and the update goes through the firmware",
         run: kexec::refused,
+    },
+    Scenario {
+        name: "rollout",
+        about: "a host updates by itself in its window; paused it doesn't, a withdrawn release isn't taken",
+        run: rollout::by_itself,
+    },
+    Scenario {
+        name: "tpm",
+        about: "the state partition is put back to before an update: the TPM knows, an older release stays refused",
+        run: minimum::rewound,
     },
     Scenario {
         name: "bad-releases-refused",

@@ -377,9 +377,13 @@ impl Updater {
         self.proved()
     }
 
-    /// The running release is no longer on trial, so that nothing older is accepted.
+    /// Takes note of the running release, unless it is on trial: nothing older is accepted.
     pub fn proved(&self) -> Result<()> {
-        if self.on_trial.load(Ordering::Relaxed) { Ok(()) } else { self.minimum.raise(&self.state, self.running()) }
+        if self.on_trial.load(Ordering::Relaxed) {
+            self.minimum.version(&self.state);
+            return Ok(());
+        }
+        self.minimum.raise(&self.state, self.running())
     }
 
     fn repository(&self) -> Result<(Settings, Http)> {

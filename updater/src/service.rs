@@ -75,9 +75,7 @@ impl Shared {
 
     /// Runs an install, and tells how far it is.
     fn installing(&self, work: impl FnOnce(&Updater, Progress) -> Result<Version>) -> Result<String> {
-        let running = self.begin("install")?;
-        let outcome = self.with_progress(|progress| work(&self.updater, progress));
-        drop(running);
+        let outcome = self.with_progress(self.begin("install")?, work);
         match &outcome {
             Ok(version) => log::info!("installed {version}; it boots next"),
             Err(failure) => log::error!("{failure}"),
@@ -85,8 +83,8 @@ impl Shared {
         Ok(outcome?.to_string())
     }
 
-    /// Tells whoever listens how far `work` is.
-    fn with_progress<T>(&self, work: impl FnOnce(Progress) -> T) -> T {
+    /// Does the work of an operation, and tells whoever listens how far it is.
+    fn with_progress<T>(&self, _running: Running<'_>, work: impl FnOnce(&Updater, Progress) -> T) -> T {
         let mut last: Option<(&str, Instant)> = None;
         let mut progress = |stage: &'static str, done_bytes: u64, total_bytes: u64| {
             let due = last.is_none_or(|(before, at)| before != stage || at.elapsed() >= SIGNAL_EVERY);
@@ -100,7 +98,7 @@ impl Shared {
                 bus::block_on(emitter.emit(INTERFACE, "Progress", &body));
             }
         };
-        work(&mut progress)
+        work(&self.updater, &mut progress)
     }
 
     fn status(&self) -> Result<String> {
@@ -155,8 +153,8 @@ impl Service {
         operation: &str,
         work: impl FnOnce(&Updater, Progress) -> Result<T>,
     ) -> Option<Result<T>> {
-        let _running = self.0.begin(operation).ok()?;
-        Some(self.0.with_progress(|progress| work(&self.0.updater, progress)))
+        let running = self.0.begin(operation).ok()?;
+        Some(self.0.with_progress(running, work))
     }
 
     async fn blocking<T: Send + 'static>(

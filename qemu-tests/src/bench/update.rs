@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use keel_spec::release::{Release, ReleaseFile};
 
 use super::Figure;
+use super::update_peers::Update;
 use crate::build::{Build, FIRST, SECOND, run};
 use crate::repository::Server;
 
@@ -73,10 +74,20 @@ impl Pair {
         Ok((new.len() * BLOCK) as u64)
     }
 
+    fn file(&self, version: &str, file: ReleaseFile) -> Result<PathBuf> {
+        Ok(self.folder.join(version).join(file.target_name("cloud", &version.parse()?)))
+    }
+
+    /// What changes from one release to the next, for others to update.
+    fn files(&self) -> Result<Vec<(&'static str, PathBuf, PathBuf)>> {
+        let file = |name, file| Ok((name, self.file(FIRST, file)?, self.file(SECOND, file)?));
+        [("root", ReleaseFile::Root), ("uki", ReleaseFile::Uki)].map(|(name, it)| file(name, it)).into_iter().collect()
+    }
+
     fn blocks(&self, version: &str) -> Result<Vec<Vec<u8>>> {
         let mut blocks = Vec::new();
         for file in [ReleaseFile::Root, ReleaseFile::Uki] {
-            let path = self.folder.join(version).join(file.target_name("cloud", &version.parse()?));
+            let path = self.file(version, file)?;
             let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
             blocks.extend(bytes.chunks(BLOCK).map(<[u8]>::to_vec));
         }
@@ -116,8 +127,13 @@ pub fn ratios(build: &Build) -> Result<Vec<Figure>> {
              earlier release hasn't",
             installed.fetched_bytes
         );
-        let ratio = installed.fetched_bytes as f64 / changed.max(1) as f64;
-        figures.push(Figure::new(key, "", Some(1.15), &how, vec![ratio]));
+        let ratio = |bytes: u64| bytes as f64 / changed.max(1) as f64;
+        let mut figure = Figure::new(key, "", Some(1.15), &how, vec![ratio(installed.fetched_bytes)]);
+        let update =
+            Update { folder: build.fresh_folder(&format!("bench-update-{name}-peers"))?, files: pair.files()? };
+        figure.peers.insert("casync".into(), ratio(update.casync()?));
+        figure.peers.insert("rauc".into(), ratio(update.rauc(build)?));
+        figures.push(figure);
     }
     Ok(figures)
 }

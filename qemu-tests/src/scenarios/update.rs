@@ -25,6 +25,10 @@ pub(super) fn there_and_back(build: &Build) -> Result<()> {
 
     let check = host.keelctl_json(&["update", "check"])?;
     ensure!(check["running"] == FIRST && check["available"] == SECOND, "update check: {check}");
+    let plan = host.keelctl_json(&["update", "plan"])?;
+    let fetch = plan["fetch_bytes"].as_u64().unwrap_or_default();
+    ensure!(plan["version"] == SECOND && plan["slot"] == "b" && fetch > 0, "update plan: {plan}");
+    ensure!(plan["write_bytes"].as_u64() > plan["fetch_bytes"].as_u64(), "what is on the disk is fetched: {plan}");
     host.install(None)?.finish()?;
     let update = host.keelctl_json(&["update", "status"])?;
     ensure!(update["other"]["version"] == SECOND && update["next_boot"] == SECOND, "after the install: {update}");
@@ -42,7 +46,26 @@ pub(super) fn there_and_back(build: &Build) -> Result<()> {
     let status = reboot(&mut machine, &host)?;
     ensure!(status["version"] == FIRST && status["slot"] == "a", "after the rollback: {status}");
     ensure!(status["bad_releases"] == Value::Array(vec![]), "a rollback on request isn't a failure: {status}");
-    containers_are_back(&machine, &host)
+    containers_are_back(&machine, &host)?;
+    history_and_metrics(&host)
+}
+
+/// What is said afterwards of the three boots.
+fn history_and_metrics(host: &Host) -> Result<()> {
+    let boots = host.keelctl_json(&["boots"])?;
+    let of = |key: &dyn Fn(&Value) -> Value| boots.as_array().into_iter().flatten().map(key).collect::<Vec<_>>();
+    ensure!(of(&|boot| boot["number"].clone()) == [3, 2, 1], "boots: {boots}");
+    ensure!(of(&|boot| boot["version"].clone()) == [FIRST, SECOND, FIRST], "boots: {boots}");
+    ensure!(of(&|boot| boot["end"]["cause"].clone())[1..] == ["rollback", "update"], "boots: {boots}");
+    ensure!(boots[1]["trial"]["outcome"] == "passed", "the trial of the second boot: {boots}");
+    let log = host.keelctl_ok(&["boots", "2"])?;
+    ensure!(log.contains(SECOND) && log.lines().count() > 3, "the second boot with its last lines: {log}");
+    let metrics = host.get("/keel/v1/metrics")?;
+    for line in ["keel_boots_total 3", "keel_boots_ended{cause=\"update\"} 1", "keel_on_trial 0", "keel_bad_releases 0"]
+    {
+        ensure!(metrics.lines().any(|it| it == line), "no {line:?} in the metrics:\n{metrics}");
+    }
+    Ok(())
 }
 
 /// Restart policies hold across a reboot.

@@ -1,0 +1,69 @@
+//! A host that updates by itself: withdrawn releases, a pause, and the way into a new release in a window.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use super::fixture::{Fixture, Variant};
+use super::update::wait_next_boot;
+use crate::build::{Build, FIRST, SECOND, run};
+use crate::clients::Host;
+
+/// Longest wait for the host's next step.
+const STEP_LIMIT: Duration = Duration::from_secs(240);
+
+pub(super) fn by_itself(build: &Build) -> Result<()> {
+    let mut fixture = Fixture::new(build, "rollout")?;
+    // One that is always open; when windows open is tried with a clock of its own.
+    fixture.add_config("[[update.window]]\nstart = \"00:00\"\nlength_min = 1440\n");
+    fixture.configure("[update]\n", "[update]\nauto = \"install\"\nreboot = \"window\"\ncheck_every_min = 10080\n");
+    fixture.publish(SECOND, Variant::Good)?;
+    publisher(&fixture, &["rollout", SECOND, "--wave", "0h=100%"])?;
+    publisher(&fixture, &["withdraw", SECOND, "--reason", "it eats disks"])?;
+    let (machine, host) = fixture.boot()?;
+
+    let automatic = wait_automatic(&host, "has looked", |automatic| automatic["looked_unix_s"].is_u64())?;
+    ensure!(automatic["candidate"] == Value::Null, "a withdrawn release is a candidate: {automatic}");
+    let check = host.keelctl_json(&["update", "check"])?;
+    let over = check["passed_over"].to_string();
+    ensure!(check["available"] == Value::Null && over.contains("it eats disks"), "a withdrawn release: {check}");
+    let refused = host.keelctl(&["update", "install", SECOND]).output()?;
+    ensure!(!refused.status.success(), "a withdrawn release was installed");
+
+    let paused = host.keelctl_json(&["update", "pause"])?;
+    ensure!(paused["automatic"]["paused_unix_s"].is_u64(), "paused: {paused}");
+    publisher(&fixture, &["withdraw", SECOND, "--undo"])?;
+    let automatic = wait_automatic(&host, "is paused", |it| it["next"].as_str().is_some_and(|s| s.contains("paused")))?;
+    ensure!(automatic["candidate"] == Value::Null, "a paused host looks: {automatic}");
+    let update = host.keelctl_json(&["update", "status"])?;
+    ensure!(update["next_boot"] == FIRST, "a paused host installed something: {update}");
+
+    let before = host.keelctl_json(&["status"])?;
+    host.keelctl_ok(&["update", "resume"])?;
+    let status = wait_next_boot(&machine, &host, &before)?;
+    ensure!(status["version"] == SECOND, "after the update by itself: {status}");
+    let automatic = wait_automatic(&host, "is through", |it| it["next"] == "look for a newer release")?;
+    ensure!(automatic["window"]["open"] == true && automatic["problem"] == Value::Null, "afterwards: {automatic}");
+    Ok(())
+}
+
+/// Runs `keel-image` on the scenario's repository.
+fn publisher(fixture: &Fixture, arguments: &[&str]) -> Result<()> {
+    let mut command = fixture.build.keel_image();
+    command.args(arguments).arg("--repository").arg(fixture.dir.join("repository"));
+    run(command.arg("--keys").arg(&fixture.build.keys))
+}
+
+/// Waits until what the host does by itself is as wanted.
+fn wait_automatic(host: &Host, wanted: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    let begun = Instant::now();
+    loop {
+        let automatic = host.keelctl_json(&["update", "status"])?["automatic"].take();
+        if is(&automatic) {
+            return Ok(automatic);
+        }
+        ensure!(begun.elapsed() < STEP_LIMIT, "waiting for the host that {wanted}: {automatic}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
