@@ -29,7 +29,8 @@ pub fn write(dir: &Path, figures: &[Figure]) -> Result<()> {
 pub fn markdown(figures: &[Figure]) -> String {
     let mut text = String::from(
         "# Figures\n\n![share of each goal that is used](bench.svg)\n\n\
-         | key | median | p95 | n | goal | met | how |\n| --- | ---: | ---: | ---: | ---: | --- | --- |\n",
+         | key | median | p95 | n | goal | met | others | how |\n\
+         | --- | ---: | ---: | ---: | ---: | --- | --- | --- |\n",
     );
     for figure in figures {
         let goal = figure.goal.map_or("—".into(), |goal| {
@@ -40,14 +41,17 @@ pub fn markdown(figures: &[Figure]) -> String {
             Some(false) => "**no**",
             None => "",
         };
+        let others: Vec<String> =
+            figure.peers.iter().map(|(peer, value)| format!("{peer} {}", number(*value))).collect();
         let _ = writeln!(
             text,
-            "| `{}` | {} {} | {} | {} | {goal} | {met} | {} |",
+            "| `{}` | {} {} | {} | {} | {goal} | {met} | {} | {} |",
             figure.key,
             number(figure.value),
             figure.unit,
             number(figure.p95),
             figure.samples.len(),
+            others.join(", "),
             figure.how
         );
     }
@@ -95,8 +99,9 @@ mod tests {
 
     #[test]
     fn a_missed_goal_is_shown_as_missed() {
-        let figure = Figure::new("boot_api_over_floor_ms", "ms", Some(350.0), "icount", vec![400.0, 420.0, 380.0]);
+        let mut figure = Figure::new("boot_api_over_floor_ms", "ms", Some(350.0), "icount", vec![400.0, 420.0, 380.0]);
+        figure.peers = [("b".to_owned(), 1.25), ("a".to_owned(), 2000.0)].into();
         let table = markdown(&[figure]);
-        assert!(table.contains("| 400 ms |") && table.contains("**no**"), "{table}");
+        assert!(table.contains("| 400 ms |") && table.contains("**no** | a 2000, b 1.25 |"), "{table}");
     }
 }

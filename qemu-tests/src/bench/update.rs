@@ -124,7 +124,8 @@ pub fn ratios(build: &Build) -> Result<Vec<Figure>> {
         let (installed, changed) = (pair.install(build)?, pair.changed_bytes()?);
         let how = format!(
             "{} bytes fetched (root, UKI, tree, block list, description) ÷ {changed} bytes of 4 KiB blocks that the \
-             earlier release hasn't",
+             earlier release hasn't; casync: indexes and compressed chunks, with the earlier files as seeds; rauc: a \
+             bundle, fetched whole",
             installed.fetched_bytes
         );
         let ratio = |bytes: u64| bytes as f64 / changed.max(1) as f64;
