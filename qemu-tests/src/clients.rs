@@ -82,7 +82,15 @@ impl Host {
     pub fn get(&self, path: &str) -> Result<String> {
         let file = |name: &str| self.certs.join(name);
         let mut client = Command::new("openssl")
-            .args(["s_client", "-quiet", "-verify_quiet", "-verify_return_error", "-connect"])
+            .args([
+                "s_client",
+                "-quiet",
+                "-verify_quiet",
+                "-verify_return_error",
+                "-servername",
+                "localhost",
+                "-connect",
+            ])
             .arg(format!("127.0.0.1:{}", self.api_port))
             .args(["-CAfile".into(), file("ca.pem"), "-cert".into(), file("cert.pem"), "-key".into(), file("key.pem")])
             .stdin(Stdio::piped())
