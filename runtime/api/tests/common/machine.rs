@@ -92,6 +92,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.parent.kill_last();
             let log = std::fs::read_to_string(self.log()).unwrap_or_default();
             let lines: Vec<&str> = log.lines().filter(|line| !line.contains("audit")).collect();
             eprintln!("the daemons said, at the end:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));

@@ -52,6 +52,15 @@ impl Parent {
         self.0.lock().unwrap().spared.push(pid);
     }
 
+    /// Kills the last of those, for a test that fails: what it keeps open would keep whoever reads the test's output
+    /// waiting.
+    pub fn kill_last(&self) {
+        let last = self.0.lock().ok().and_then(|kept| kept.spared.last().copied());
+        if let Some(pid) = last.and_then(|pid| Pid::from_raw(pid as i32)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+
     /// Waits for children that nobody had adopted when the daemon was killed, as PID 1 does: a container with one of
     /// them inside wouldn't end. Not at once, for the adoption may be under way.
     fn reap_strangers(&self) {
