@@ -47,10 +47,14 @@ impl Client {
             body.len()
         );
         stream.write_all(head.as_bytes())?;
-        stream.write_all(body)?;
+        // An engine that refuses a body may close before it has read it; why is in the answer then.
+        let sent = stream.write_all(body);
         let mut answer = Vec::new();
         stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).with_context(|| format!("{method} {path}"))?;
-        let (head, body) = parse(&answer).with_context(|| format!("{method} {path} answered no HTTP"))?;
+        let Some((head, body)) = parse(&answer) else {
+            sent.with_context(|| format!("{method} {path}: send the body"))?;
+            bail!("{method} {path} answered no HTTP");
+        };
         let status: u32 = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
         if !(200..300).contains(&status) && status != 304 {
             bail!("{method} {path} answered {status}: {}", String::from_utf8_lossy(&body));
