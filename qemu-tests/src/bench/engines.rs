@@ -161,6 +161,9 @@ impl Guest {
     fn start(build: &Build, name: &str) -> Result<Self> {
         let guest = Self::prepare(build, name, &packages(build)?, "", &[])?;
         guest.start_peers("default", "")?;
+        for (_, socket) in ENGINES.iter().skip(1) {
+            guest.load(&["load", "--socket", socket, "--file", "/web.tar"]).with_context(|| guest.peers_log())?;
+        }
         Ok(guest)
     }
 
@@ -181,7 +184,6 @@ impl Guest {
         self.host.docker_ok(&[&run[..], &mounts, &command].concat())?;
         for (_, socket) in ENGINES.iter().skip(1) {
             self.load(&["ready", "--socket", socket, "--seconds", "300"]).with_context(|| self.peers_log())?;
-            self.load(&["load", "--socket", socket, "--file", "/web.tar"]).with_context(|| self.peers_log())?;
         }
         Ok(())
     }
