@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -37,6 +38,8 @@ const REGISTRY: &str = "127.0.0.1:5000";
 const REGISTRY_CONFIG: &str = "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n\
     storage: {filesystem: {rootdirectory: /content}, maintenance: {readonly: {enabled: true}}}\n\
     http: {addr: '127.0.0.1:5000'}\n";
+/// For how long the registry may read its content and start.
+const REGISTRY_LIMIT: Duration = Duration::from_secs(300);
 /// Names of the engines' processes, in the order of [`ENGINES`].
 const PROCESSES: [&str; 3] = ["runtime", "dockerd", "podman"];
 /// Mounts that are timed.
@@ -54,6 +57,7 @@ pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     // All of its content into memory, so that the first pull isn't the only one that reads the disk.
     let serve = "find /content -type f -exec cat {} + >/dev/null; exec /bin/docker-registry serve /config.yml";
     guest.host.docker_ok(&["run", "-d", "--name=registry", "--network=host", "registry:1", "sh", "-c", serve])?;
+    wait_registry(&guest)?;
     let (mut first, mut again) = (Samples::new(), Samples::new());
     for _ in 0..ROUNDS {
         for ((name, socket), process) in ENGINES.into_iter().zip(PROCESSES) {
@@ -71,6 +75,17 @@ pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     }
     guest.off()?;
     figures(&first, &again, &content)
+}
+
+/// Waits until the registry answers.
+fn wait_registry(guest: &Guest) -> Result<()> {
+    let ask = ["exec", "registry", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:5000/v2/"];
+    let begun = Instant::now();
+    while let Err(error) = guest.host.docker_ok(&ask) {
+        ensure!(begun.elapsed() < REGISTRY_LIMIT, "the guest's registry doesn't answer: {error:#}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
 }
 
 /// The figures of the first image, and of the one that shares its files.
@@ -192,7 +207,7 @@ fn registry_image(dir: &Path) -> Result<PathBuf> {
         fs::copy(source, target)?;
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).context("copy /bin/busybox: is busybox-static installed?")?;
-    for name in ["sh", "find", "cat"] {
+    for name in ["sh", "find", "cat", "wget"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
     }
     fs::write(root.join("config.yml"), REGISTRY_CONFIG)?;
