@@ -11,6 +11,7 @@ mod minimum;
 mod power_cut;
 mod rollout;
 mod update;
+mod verbs;
 
 pub use fixture::{BOOT_LIMIT, Fixture, Variant, prepare_releases};
 pub(crate) use kexec::trusted_machine;
@@ -53,6 +54,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "containers",
         about: "docker pulls, runs, publishes, limits, logs, loads, imports, removes",
         run: containers::docker_client,
+    },
+    Scenario {
+        name: "verbs",
+        about: "each verb of the docker client, declared containers and roles on one machine",
+        run: verbs::each_once,
     },
     Scenario {
         name: "runtime-killed",

@@ -17,7 +17,7 @@ use crate::registry::Registry;
 const SERVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A machine that may pull from a registry on the workstation, which holds `web:1`.
-fn with_registry(build: &Build, name: &str) -> Result<(Fixture, Registry, String)> {
+pub(super) fn with_registry(build: &Build, name: &str) -> Result<(Fixture, Registry, String)> {
     let mut fixture = Fixture::new(build, name)?;
     let registry = Registry::start(&fixture.dir.join("registry"))?;
     registry.push(&images::busybox(&fixture.dir, "web", "hello from a container\n")?, "web:1")?;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat, openat2};
 use tar::{Builder, EntryType, Header};
 
+use super::attributes;
 use super::place::Place;
 use super::root::{Meta, Root, gone, names};
 
@@ -131,6 +132,7 @@ impl<'a> Packer<'a> {
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Some(file) = there(openat(folder, name, flags, Mode::empty()))? else { return Ok(()) };
+        self.attributes(&attributes::read(self.root, &file)?)?;
         header.set_entry_type(EntryType::Regular);
         header.set_size(meta.size_bytes);
         // One that shrinks meanwhile ends in zeroes, so that the archive stays whole.
@@ -167,6 +169,23 @@ impl<'a> Packer<'a> {
         }
         header.set_cksum();
         self.out.append(&header, data)
+    }
+
+    /// A pax header for the next entry.
+    fn attributes(&mut self, attributes: &[attributes::Attribute]) -> io::Result<()> {
+        if attributes.is_empty() {
+            return Ok(());
+        }
+        let records = attributes::pax_records(attributes);
+        let mut header = blank();
+        header.set_entry_type(EntryType::XHeader);
+        header.set_mode(0o644);
+        header.set_size(records.len() as u64);
+        if let Some(gnu) = header.as_gnu_mut() {
+            copy(&mut gnu.name, b"././@PaxHeader");
+        }
+        header.set_cksum();
+        self.out.append(&header, records.as_slice())
     }
 
     /// GNU's way of saying what is too long for the next header.

@@ -52,6 +52,27 @@ fn a_tree_comes_back_as_it_was() {
 }
 
 #[test]
+fn capabilities_and_users_attributes_come_along() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let name = "n".repeat(120);
+    let file = fs::File::create(from.path().join(&name)).unwrap();
+    let capability = [&0x0200_0001u32.to_le_bytes()[..], &[0, 0x20, 0, 0], &[0; 12]].concat();
+    let set = |name: &str, value: &[u8]| rustix::fs::fsetxattr(&file, name, value, rustix::fs::XattrFlags::empty());
+    set("user.any", b"a=\0b").unwrap();
+    set("security.capability", &capability).unwrap();
+    set("user.with", b"a\nline").unwrap();
+    set("trusted.overlay.redirect", b"/etc").unwrap();
+    let archive = packed(&root(from.path()), "/");
+    unpack(&root(to.path()), Path::new("/"), &mut archive.as_slice(), UnpackOptions::default()).unwrap();
+    let file = fs::File::open(to.path().join(&name)).unwrap();
+    let found = super::attributes::read(&root(to.path()), &file).unwrap();
+    assert_eq!(found, [(b"security.capability".to_vec(), capability), (b"user.any".to_vec(), b"a=\0b".to_vec())]);
+    let mut buffer = [0; 512];
+    let length = rustix::fs::flistxattr(&file, &mut buffer[..]).unwrap();
+    assert!(!String::from_utf8_lossy(&buffer[..length]).contains("trusted"), "the overlay's own attributes stay away");
+}
+
+#[test]
 fn names_in_archives_are_what_clients_expect() {
     let from = tempfile::tempdir().unwrap();
     fs::create_dir_all(from.path().join("etc/x")).unwrap();

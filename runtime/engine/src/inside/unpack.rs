@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use tar::{Archive, Entry, EntryType};
 
+use super::attributes;
 use super::root::{Meta, Root};
 
 /// Most entries of one archive.
@@ -153,7 +154,28 @@ impl Unpacker<'_> {
             }
             _ => return Ok(()),
         }
-        self.dress(&folder, last, entry, mode, mtime_s)
+        self.dress(&folder, last, entry, mode, mtime_s)?;
+        if kind.is_file() {
+            self.attributes(&folder, last, entry)?;
+        }
+        Ok(())
+    }
+
+    /// After the owner: a change of that takes capabilities away.
+    fn attributes(&self, folder: &OwnedFd, name: &OsStr, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
+        let mut found = Vec::new();
+        // The library takes a line feed for a record's end: an attribute whose value has one, and what follows it, are
+        // passed over.
+        for record in entry.pax_extensions()?.into_iter().flatten().map_while(Result::ok) {
+            let name = attributes::name_in_pax(record.key_bytes());
+            found.extend(name.map(|name| (name.to_vec(), record.value_bytes().to_vec())));
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+        found.iter().try_for_each(|(name, value)| attributes::write(self.root, &file, name, value))
     }
 
     /// Gives what was made its owner, mode and time, in this order: a change of owner takes mode bits away.
