@@ -278,7 +278,7 @@ fn image_verbs(host: &Host, dir: &Path, web: &str) -> Result<()> {
     host.docker_ok(&["pull", "-q", &pushed])?;
     prints(host, &["run", "--rm", &pushed], "new")?;
     ensure!(host.docker_ok(&["system", "df"])?.contains("Images"), "docker system df");
-    prints(host, &["info", "--format", "{{.Driver}}"], "overlay2")?;
+    prints(host, &["info", "--format", "{{.Driver}}"], "overlay")?;
     host.docker_ok(&["rmi", &pushed])?;
     host.docker_ok(&["image", "prune", "-f"]).map(drop)
 }
