@@ -1,7 +1,7 @@
 //! The verbs of the `docker` client, each at least once on a whole machine: its kernel has what a workstation's may lack.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub(super) fn each_once(build: &Build) -> Result<()> {
          ports: [\"8081:80\"]\n  store:\n    image: {web}\n    volumes: [\"kept:/kept\"]\nvolumes:\n  kept: {{}}\n'''\n"
     );
     fixture.hardware.config = format!("{declared}{}", fixture.hardware.config);
+    fixture.hardware.guest_ports.push(8081);
+    let own = onlooker(build, &fixture)?;
     let (machine, host) = fixture.boot()?;
     let steps: [(&str, &dyn Fn() -> Result<()>); 9] = [
         ("declared containers", &|| {
@@ -37,11 +39,16 @@ pub(super) fn each_once(build: &Build) -> Result<()> {
         ("volumes", &|| volumes(&host, &web)),
         ("images", &|| image_verbs(&host, &fixture.dir, &web)),
         ("build", &|| build_image(&host, &fixture.dir, &web)),
-        ("roles", &|| roles(build, &fixture, &host, &web)),
+        ("roles", &|| roles(&own, &host, &web)),
     ];
-    for (what, step) in steps {
-        step().with_context(|| format!("{what}; the runtime says: {}", runtime_log(&host)))?;
-    }
+    // One that fails keeps no other from being tried: a machine takes a minute to come up.
+    let failed = steps.iter().filter_map(|(what, step)| Some(format!("{what}: {:#}", step().err()?)));
+    told(failed.collect(), || format!("the runtime says: {}", runtime_log(&host)))
+}
+
+/// All that went wrong, as one.
+fn told(failed: Vec<String>, more: impl FnOnce() -> String) -> Result<()> {
+    ensure!(failed.is_empty(), "{}\n{}", failed.join("\n"), more());
     Ok(())
 }
 
@@ -112,11 +119,13 @@ fn options(host: &Host, web: &str) -> Result<()> {
         (&["--group-add", "77"], "id -G", "0 77"),
         (&["--cgroupns", "private"], "cat /proc/self/cgroup", "0::/"),
     ];
-    for (words, script, wanted) in cases {
-        prints(host, &[&["run", "--rm"], *words, &[web, "sh", "-c", script]].concat(), wanted)?;
-    }
+    let failed = cases.iter().filter_map(|(words, script, wanted)| {
+        let words = [&["run", "--rm"], *words, &[web, "sh", "-c", script]].concat();
+        Some(format!("{:#}", prints(host, &words, wanted).err()?))
+    });
+    told(failed.collect(), String::new)?;
     prints(host, &["run", "--rm", "--entrypoint", "echo", web, "other"], "other")?;
-    refuses(host, &["run", "--rm", "--gpus", "all", web, "true"], "GPU")?;
+    refuses(host, &["run", "--rm", "--gpus", "all", web, "true"], "--gpus")?;
     prints(
         host,
         &["run", "--rm", "--privileged", web, "sh", "-c", "mount -t tmpfs none /tmp && echo mounted"],
@@ -127,7 +136,7 @@ fn options(host: &Host, web: &str) -> Result<()> {
 /// What is done with a container that runs.
 fn while_it_runs(host: &Host, dir: &Path, web: &str) -> Result<()> {
     let script = "trap 'echo bye; exit 4' USR1; echo begun; while :; do sleep 0.1; done";
-    host.docker_ok(&[
+    let id = host.docker_ok(&[
         "run",
         "-d",
         "--name",
@@ -173,9 +182,12 @@ fn while_it_runs(host: &Host, dir: &Path, web: &str) -> Result<()> {
     host.docker_ok(&["stop", "two"])?;
     prints(host, &["wait", "two"], "4")?;
     prints(host, &["logs", "two"], "begun\nbye")?;
-    let words = ["events", "--since", "1", "--until", "-1s", "--filter", "container=two", "--format", "{{.Action}}"];
+    // The machine's clock, which may be a second off the workstation's.
+    let now = host.docker_ok(&["info", "--format", "{{.SystemTime}}"])?;
+    let filter = format!("container={id}");
+    let words = ["events", "--since", "1", "--until", &now, "--filter", &filter, "--format", "{{.Action}}"];
     let events = host.docker_ok(&words)?;
-    for action in ["create", "start", "pause", "unpause", "rename", "kill", "die", "stop"] {
+    for action in ["create", "start", "pause", "unpause", "rename", "die", "stop"] {
         ensure!(events.lines().any(|line| line == action), "events lack {action}: {events}");
     }
     attached(host)?;
@@ -212,7 +224,8 @@ fn networks(host: &Host, web: &str) -> Result<()> {
     host.docker_ok(&[&words[..], &["-p", "8090-8091:80-81", "-p", "9000:9000/udp", web]].concat())?;
     let get = |network: &str, name: &str| {
         let url = format!("http://{name}/");
-        host.docker(&["run", "--rm", "--network", network, web, "wget", "-T", "5", "-qO-", &url]).output()
+        host.docker(&["run", "--rm", "--network", network, web, "busybox", "timeout", "5", "wget", "-qO-", &url])
+            .output()
     };
     let page = |output: Output| String::from_utf8_lossy(&output.stdout).into_owned();
     for name in ["srv", "other", "10.77.0.9"] {
@@ -225,10 +238,10 @@ fn networks(host: &Host, web: &str) -> Result<()> {
     ensure!(!get("far", "srv")?.status.success(), "srv after it was disconnected");
     let shared = ["run", "--rm", "--network", "container:srv", web, "wget", "-qO-", "http://127.0.0.1/"];
     ensure!(host.docker_ok(&shared)?.starts_with("hello"), "a shared network namespace");
-    let hairpin = ["exec", "srv", "wget", "-T", "5", "-qO-", "http://10.77.0.1:8090/"];
+    let hairpin = ["exec", "srv", "busybox", "timeout", "5", "wget", "-qO-", "http://10.77.0.1:8090/"];
     ensure!(host.docker_ok(&hairpin)?.starts_with("hello"), "a container at its own published port");
     host.docker_ok(&["run", "-d", "--name", "plain", web])?;
-    let linked = ["run", "--rm", "--link", "plain:server", web, "wget", "-T", "5", "-qO-", "http://server/"];
+    let linked = ["run", "--rm", "--link", "plain:server", web, "wget", "-qO-", "http://server/"];
     ensure!(host.docker_ok(&linked)?.starts_with("hello"), "a link");
     host.docker_ok(&["rm", "-f", "plain"])?;
     refuses(host, &["run", "--rm", "-p", "8090:80", web, "true"], "8090")?;
@@ -291,7 +304,7 @@ fn build_image(host: &Host, dir: &Path, web: &str) -> Result<()> {
     fs::write(context.join("file"), "from the context\n")?;
     let dockerfile = format!(
         "FROM {web} AS first\nARG WORD=none\nCOPY --chown=33:33 file /file\nRUN echo $WORD >/word && stat -c %u /file >>/word\n\
-         RUN wget -T 20 -qO /page http://{registry}/v2/\n\
+         RUN wget -qO /page http://{registry}/v2/\n\
          FROM {web}\nCOPY --from=first /word /page /\nENV E=1\nCMD [\"cat\", \"/word\", \"/page\"]\n"
     );
     fs::write(context.join("Dockerfile"), dockerfile)?;
@@ -303,21 +316,52 @@ fn build_image(host: &Host, dir: &Path, web: &str) -> Result<()> {
     host.docker_ok(&["image", "prune", "-f"]).map(drop)
 }
 
-/// A certificate whose name the machine config gives the role `read`.
-fn roles(build: &Build, fixture: &Fixture, host: &Host, web: &str) -> Result<()> {
+/// A certificate whose name the machine config gives the role `read`, in a folder as the `docker` client wants it. Made
+/// before the machine starts, whose clock may be a second or two behind.
+fn onlooker(build: &Build, fixture: &Fixture) -> Result<PathBuf> {
     let (certs, own) = (build.certs(), fixture.dir.join("onlooker"));
     fs::create_dir_all(&own)?;
     let file = |folder: &Path, name: &str| folder.join(name).to_string_lossy().into_owned();
     let (key, request) = (file(&own, "key.pem"), file(&own, "request.pem"));
-    let ask =
-        ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=onlooker"];
+    let ask = [
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=onlooker",
+        "-addext",
+        "extendedKeyUsage=clientAuth",
+    ];
     run(Command::new("openssl").args(ask).args(["-keyout", &key, "-out", &request]))?;
     let (ca, ca_key) = (file(&certs, "client-ca.pem"), file(&certs, "client-ca-key.pem"));
-    let sign = ["x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial", "-days", "2"];
+    let sign = [
+        "x509",
+        "-req",
+        "-in",
+        &request,
+        "-CA",
+        &ca,
+        "-CAkey",
+        &ca_key,
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-copy_extensions",
+        "copyall",
+    ];
     let serial = ["-CAserial", &file(&own, "serial"), "-out", &file(&own, "cert.pem")];
     run(Command::new("openssl").args(sign).args(serial))?;
     fs::copy(certs.join("ca.pem"), own.join("ca.pem"))?;
-    let onlooker = |words: &[&str]| host.docker(words).env("DOCKER_CERT_PATH", &own).output();
+    Ok(own)
+}
+
+/// Who may only look is shown what runs, and runs nothing.
+fn roles(own: &Path, host: &Host, web: &str) -> Result<()> {
+    let onlooker = |words: &[&str]| host.docker(words).env("DOCKER_CERT_PATH", own).output();
     let looks = onlooker(&["ps"])?;
     ensure!(looks.status.success(), "a user who may read: {}", String::from_utf8_lossy(&looks.stderr));
     let runs = onlooker(&["run", "--rm", web, "true"])?;
