@@ -11,18 +11,9 @@ use std::path::{Path, PathBuf};
 use common::{assert_nothing_left, import, noise, store};
 use keel_store::{Commit, Digest, Removed};
 
+/// Files of a user and a group that aren't root's.
 fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (name, content) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        header.set_uid(7);
-        header.set_gid(8);
-        header.set_mtime(1);
-        builder.append_data(&mut header, name, *content).unwrap();
-    }
-    builder.into_inner().unwrap()
+    common::archive(files, (7, 8))
 }
 
 fn objects(folder: &Path) -> Vec<PathBuf> {

@@ -38,16 +38,23 @@ pub fn assert_nothing_left(folder: &Path) {
 pub mod debian;
 pub mod fake;
 
-/// An archive of one file.
+/// An archive of one file, root's.
 pub fn archive_of_file(name: &str, content: &[u8]) -> Vec<u8> {
+    archive(&[(name, content)], (0, 0))
+}
+
+/// An archive of files of one owner, a user and a group.
+pub fn archive(files: &[(&str, &[u8])], (uid, gid): (u64, u64)) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.set_size(content.len() as u64);
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(1);
-    builder.append_data(&mut header, name, content).unwrap();
+    for (name, content) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(uid);
+        header.set_gid(gid);
+        header.set_mtime(1);
+        builder.append_data(&mut header, name, *content).unwrap();
+    }
     builder.into_inner().unwrap()
 }
 
