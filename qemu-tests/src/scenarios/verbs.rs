@@ -187,9 +187,11 @@ fn while_it_runs(host: &Host, dir: &Path, web: &str) -> Result<()> {
     let filter = format!("container={id}");
     let words = ["events", "--since", "1", "--until", &now, "--filter", &filter, "--format", "{{.Action}}"];
     let events = host.docker_ok(&words)?;
-    for action in ["create", "start", "pause", "unpause", "rename", "die", "stop"] {
+    for action in ["create", "start", "pause", "unpause", "rename"] {
         ensure!(events.lines().any(|line| line == action), "events lack {action}: {events}");
     }
+    let end: Vec<&str> = events.lines().filter(|line| ["kill", "die", "stop"].contains(line)).collect();
+    ensure!(end == ["kill", "die", "stop"], "the events of its end: {events}");
     attached(host)?;
     host.docker_ok(&["rm", "two"]).map(drop)
 }
@@ -291,7 +293,7 @@ fn image_verbs(host: &Host, dir: &Path, web: &str) -> Result<()> {
     host.docker_ok(&["pull", "-q", &pushed])?;
     prints(host, &["run", "--rm", &pushed], "new")?;
     ensure!(host.docker_ok(&["system", "df"])?.contains("Images"), "docker system df");
-    prints(host, &["info", "--format", "{{.Driver}}"], "overlay")?;
+    prints(host, &["info", "--format", "{{.Driver}} {{index .DriverStatus 1}}"], "overlay [fs-verity true]")?;
     host.docker_ok(&["rmi", &pushed])?;
     host.docker_ok(&["image", "prune", "-f"]).map(drop)
 }

@@ -49,13 +49,15 @@ pub async fn version(_call: Call) -> Answer {
 
 /// `GET /info`
 pub async fn info(call: Call) -> Answer {
-    let info =
-        blocking(move || Ok(merge([counted(&call.context), of_machine(), of_registries(&call.context), fixed()])))
-            .await?;
+    let info = blocking(move || {
+        let context = &call.context;
+        Ok(merge([counted(context), of_storage(context), of_machine(), of_registries(context), fixed()]))
+    })
+    .await?;
     Ok(json(StatusCode::OK, &info))
 }
 
-fn merge(parts: [Value; 4]) -> Value {
+fn merge(parts: [Value; 5]) -> Value {
     let maps = parts.into_iter().filter_map(|part| match part {
         Value::Object(map) => Some(map),
         _ => None,
@@ -70,6 +72,19 @@ fn counted(context: &Context) -> Value {
         "ContainersPaused": counts.paused, "ContainersStopped": counts.stopped,
         "Images": context.engine.store().images().len(),
         "DockerRootDir": context.state,
+    })
+}
+
+/// How images are kept and mounted.
+fn of_storage(context: &Context) -> Value {
+    // A store that can't be asked checks nothing, as far as anybody knows.
+    let is_sealed = context.engine.store().is_sealed().unwrap_or(false);
+    json!({
+        "Driver": "overlay",
+        "DriverStatus": [
+            ["Image format", "composefs: erofs metadata over content-addressed files"],
+            ["fs-verity", is_sealed.to_string()],
+        ],
     })
 }
 
@@ -103,7 +118,6 @@ fn of_registries(context: &Context) -> Value {
 /// What is so on every Keel host; clients print much of it, and some trip over what is absent.
 fn fixed() -> Value {
     json!({
-        "Driver": "overlay", "DriverStatus": [["Layers", "idmapped overlay"]],
         "Plugins": { "Volume": [], "Network": ["bridge", "host", "none"], "Authorization": [], "Log": ["json-file", "local", "none"] },
         "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true,
         "CPUSet": true, "PidsLimit": true, "OomKillDisable": false, "IPv4Forwarding": true, "Debug": false,

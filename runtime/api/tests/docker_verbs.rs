@@ -28,6 +28,13 @@ fn events_tell_of_a_whole_life_and_can_be_filtered() {
 }
 
 #[test]
+fn the_store_tells_how_it_keeps_images() {
+    let daemon = Daemon::start();
+    let told = daemon.ok(&["info", "--format", "{{.Driver}} {{json .DriverStatus}}"]);
+    assert!(told.starts_with("overlay ") && told.contains("composefs") && told.contains("fs-verity"), "{told}");
+}
+
+#[test]
 fn processes_and_use_are_told() {
     let daemon = Daemon::start();
     daemon.import_busybox();

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Doing, Error};
 use crate::files::Around;
 use crate::plan::networks::{self, Mode};
-use crate::plan::{ports, spec};
+use crate::plan::{ports, spec, sysctls};
 
 /// Why a container can't be in a network.
 pub(crate) const NO_NETWORK: &str = "this engine has no network: use --network none or host";
@@ -57,7 +57,8 @@ impl Engine {
             Mode::Host | Mode::Container(_) => return Ok(None),
             Mode::None => {
                 let namespace = created.net_ns().doing(|| "opening the container's network namespace")?;
-                keel_net::set_up_alone(namespace.as_fd()).doing(|| "setting up its loopback")?;
+                let sysctls = sysctls::of_network(&config.body);
+                keel_net::set_up_alone(namespace.as_fd(), &sysctls).doing(|| "setting up its loopback")?;
                 return Ok(None);
             }
             Mode::Network(_) => {}
@@ -69,6 +70,7 @@ impl Engine {
             wanted: Vec::new(),
             ports: ports::published(&config.body)?,
             servers: networks::servers(&config.body)?,
+            sysctls: sysctls::of_network(&config.body),
         };
         for (name, settings) in networks::asked(&config.body)? {
             request.wanted.push(self.wanted(&net, config, &name, &settings)?);

@@ -30,10 +30,12 @@ impl Engine {
             match state.phase {
                 Phase::Running | Phase::Starting => container.update(|state| state.user_stopped = true)?,
                 Phase::Restarting => {
-                    return container.update(|state| {
+                    container.update(|state| {
                         state.phase = Phase::Exited;
                         state.user_stopped = true;
-                    });
+                    })?;
+                    self.tell_of(&container, "stop", &[]);
+                    return Ok(());
                 }
                 Phase::Created | Phase::Exited | Phase::Removing => {
                     return Err(Error::NotModified(format!("container {}", container.id)));
@@ -85,7 +87,6 @@ impl Engine {
                 container.update(|state| state.user_stopped = true)?;
             }
         }
-        self.tell_of(&container, "kill", &[("signal", number.to_string())]);
         if number == Signal::KILL.as_raw() { self.kill_hard(&container, exits) } else { self.send(&container, number) }
     }
 
@@ -123,12 +124,18 @@ impl Engine {
         ))
     }
 
-    /// Sends a signal to its first process. One that has ended meanwhile is fine.
+    /// Sends a signal to its first process, and tells of that before what it leads to. One that has ended meanwhile is
+    /// fine.
     fn send(&self, container: &Arc<Container>, number: i32) -> Result<(), Error> {
         let signal = signal::sendable(number)?;
+        // An end is told of under the gate, so not before this.
+        let _gate = container.enter();
         let Some(pidfd) = container.live().pidfd.clone() else { return Ok(()) };
         match pidfd_send_signal(&*pidfd, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {
+                self.tell_of(container, "kill", &[("signal", number.to_string())]);
+                Ok(())
+            }
             Err(error) => Err(Error::internal(format!("sending signal {number} to container {}", container.id), error)),
         }
     }
@@ -140,6 +147,8 @@ impl Engine {
         loop {
             let rings = bell.rings();
             if container.live().exits > exits || !container.is_active() {
+                // It is recorded before it is cleared away and told of, all under the gate.
+                drop(container.enter());
                 return true;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {

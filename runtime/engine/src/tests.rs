@@ -9,6 +9,7 @@ use keel_spec::config::Settings;
 use keel_spec::control::{Adopted, Exit};
 use keel_store::Store;
 
+use crate::events::{EventWant, Told};
 use crate::output::Stream;
 use crate::parent::{InitLink, Local};
 use crate::{AttachOptions, Cancel, Engine, Error, LogOptions, Options, WaitCondition};
@@ -147,6 +148,70 @@ fn one_that_runs_is_taken_over_by_the_next_engine_with_all_its_output() {
     bench.engine.stop(&id, None, Some(20)).unwrap();
     assert_eq!(bench.engine.inspect(&id, false).unwrap().state.unwrap().exit_code, Some(7));
     assert_eq!(bench.output(&id, Stream::Stdout), "one\nbye\n");
+}
+
+/// What was told of a container so far, with signals and exit codes.
+fn told(bench: &Bench, id: &str) -> Vec<String> {
+    let want = EventWant {
+        since_unix_ns: Some(1),
+        until_unix_ns: Some(crate::clock::unix_ns()),
+        filters: [("container".into(), vec![id.into()])].into(),
+    };
+    let mut reader = bench.engine.events(want);
+    let mut actions = Vec::new();
+    while let Some(Told::Event(event)) = reader.next() {
+        let further = event.attributes.get("signal").or(event.attributes.get("exitCode"));
+        actions.push(further.map_or(event.action.clone(), |further| format!("{} {further}", event.action)));
+    }
+    actions
+}
+
+#[test]
+fn events_of_stops_restarts_and_kills_come_in_dockers_order() {
+    let bench = bench();
+    let ready = |id: &str, lines: usize| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while bench.output(id, Stream::Stdout).lines().count() < lines {
+            assert!(Instant::now() < deadline, "no output");
+            std::thread::yield_now();
+        }
+    };
+    let id = bench.create("trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done", "");
+    bench.engine.start(&id).unwrap_or_else(|error| panic!("{}", error.chain()));
+    ready(&id, 1);
+    bench.engine.restart(&id, None, Some(30)).unwrap();
+    ready(&id, 2);
+    bench.engine.stop(&id, None, Some(30)).unwrap();
+    let expected = ["create", "start", "kill 15", "die 3", "stop", "start", "restart", "kill 15", "die 3", "stop"];
+    assert_eq!(told(&bench, &id), expected);
+    // One that doesn't heed is killed, which is told, too; so is a removal by force.
+    let id = bench.create("trap '' TERM; trap 'exit 5' HUP; echo ready; while :; do sleep 0.05; done", "");
+    bench.engine.start(&id).unwrap_or_else(|error| panic!("{}", error.chain()));
+    ready(&id, 1);
+    bench.engine.stop(&id, None, Some(0)).unwrap();
+    bench.engine.start(&id).unwrap();
+    ready(&id, 2);
+    bench.engine.kill(&id, Some("HUP")).unwrap();
+    bench.wait(&id);
+    bench.engine.start(&id).unwrap();
+    bench.engine.remove(&id, true, true).unwrap();
+    let expected = [
+        "create", "start", "kill 15", "kill 9", "die 137", "stop", "start", "kill 1", "die 5", "start", "kill 9",
+        "die 137", "destroy",
+    ];
+    assert_eq!(told(&bench, &id), expected);
+}
+
+#[test]
+fn a_kernel_parameter_asked_for_wins_over_the_engines_own() {
+    let bench = bench();
+    let script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start";
+    for (rest, expected) in [("", "0\n"), (r#","Sysctls":{"net.ipv4.ip_unprivileged_port_start":"1024"}"#, "1024\n")] {
+        let id = bench.create(script, rest);
+        bench.engine.start(&id).unwrap_or_else(|error| panic!("{}", error.chain()));
+        assert_eq!(bench.wait(&id), 0);
+        assert_eq!(bench.output(&id, Stream::Stdout), expected, "{rest}");
+    }
 }
 
 #[test]

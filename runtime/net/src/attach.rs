@@ -24,7 +24,10 @@ impl Net {
         self.detach_locked(&mut state, id)?;
         let sandbox = decide(&mut state, id, request)?;
         state.sandboxes.insert(id.into(), sandbox.clone());
-        let done = self.store.write_sandboxes(&state).and_then(|()| self.set_up(&state, id, netns, &sandbox));
+        let done = self
+            .store
+            .write_sandboxes(&state)
+            .and_then(|()| self.set_up(&state, id, netns, &sandbox, &request.sysctls));
         if let Err(e) = done {
             if let Err(undo) = self.detach_locked(&mut state, id) {
                 log::warn!("network of container {id}: what a failed attachment left behind wasn't removed: {undo}");
@@ -56,14 +59,21 @@ impl Net {
         rules.and(removed).and(written)
     }
 
-    fn set_up(&self, state: &State, id: &str, netns: BorrowedFd<'_>, sandbox: &Sandbox) -> Result<(), Error> {
+    fn set_up(
+        &self,
+        state: &State,
+        id: &str,
+        netns: BorrowedFd<'_>,
+        sandbox: &Sandbox,
+        sysctls: &[(String, String)],
+    ) -> Result<(), Error> {
         for endpoint in &sandbox.endpoints {
             make_link(state, id, netns, endpoint)?;
         }
         let set_up = || {
             let socket = Socket::route()?;
             inside::loopback(&socket)?;
-            inside::open_to_all()?;
+            inside::parameters(sysctls)?;
             for endpoint in &sandbox.endpoints {
                 inside::interface(&socket, endpoint)?;
             }

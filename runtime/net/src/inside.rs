@@ -31,17 +31,9 @@ pub(crate) fn loopback(socket: &Socket) -> io::Result<()> {
     link::set_up(socket, link::index_of(socket, "lo")?)
 }
 
-/// What every container may do in its namespace: any port, and `ping`. A user namespace has no say over one that isn't
-/// its own, so those that share this namespace need it. What the container's own settings (`--sysctl`) changed stays.
-pub(crate) fn open_to_all() -> io::Result<()> {
-    set_unless_changed("net/ipv4/ip_unprivileged_port_start", &["1024"], "0")?;
-    set_unless_changed("net/ipv4/ping_group_range", &["1", "0"], "0 2147483647")
-}
-
-/// Sets what is still as the kernel gives it to a new namespace (kernel: `Documentation/networking/ip-sysctl.rst`).
-fn set_unless_changed(name: &str, given: &[&str], value: &str) -> io::Result<()> {
-    let now = std::fs::read_to_string(Path::new("/proc/sys").join(name))?;
-    if now.split_ascii_whitespace().eq(given.iter().copied()) { set(name, value) } else { Ok(()) }
+/// Sets kernel parameters by their dotted names.
+pub(crate) fn parameters(sysctls: &[(String, String)]) -> io::Result<()> {
+    sysctls.iter().try_for_each(|(name, value)| set(&name.replace('.', "/"), value))
 }
 
 /// Sets an endpoint's interface up.

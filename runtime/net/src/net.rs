@@ -115,11 +115,12 @@ impl Net {
     }
 }
 
-/// Sets up what a container has that is in no network, or in none that this engine knows of.
-pub fn set_up_alone(netns: BorrowedFd<'_>) -> Result<(), Error> {
+/// Sets up what a container has that is in no network, or in none that this engine knows of; for `sysctls` see
+/// [`crate::Request`].
+pub fn set_up_alone(netns: BorrowedFd<'_>, sysctls: &[(String, String)]) -> Result<(), Error> {
     let set_up = || {
         inside::loopback(&Socket::route()?)?;
-        inside::open_to_all()
+        inside::parameters(sysctls)
     };
     inside(netns, set_up).map_err(kernel(|| "set up the loopback of a container".into()))
 }

@@ -190,6 +190,8 @@ pub struct Request {
     pub ports: Vec<PortMap>,
     /// See [`Sandbox::servers`].
     pub servers: Vec<IpAddr>,
+    /// Kernel parameters to be set in its namespace, with dotted names.
+    pub sysctls: Vec<(String, String)>,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::fd::AsFd;
 
-use keel_net::{Error, Net, PortMap};
+use keel_net::{Error, Net, PortMap, Request};
 use support::*;
 
 #[test]
@@ -64,6 +64,21 @@ fn containers_reach_outside_under_the_hosts_address() {
         for part in ["172.20.0.2/16", "default via 172.20.0.1 dev eth0", "02:6b:ac:14:00:02"] {
             assert!(addresses.contains(part), "{addresses}");
         }
+    });
+}
+
+#[test]
+fn only_the_parameters_asked_for_are_set_inside() {
+    on_a_host(|_outside| {
+        let state = tempfile::tempdir().unwrap();
+        let net = Net::open(state.path()).unwrap();
+        let container = new_namespace();
+        let name = "net.ipv4.ping_group_range";
+        let sysctls = vec![(name.into(), "0 77".into())];
+        let request = Request { sysctls, ..request(&net, &["bridge"], &[]) };
+        net.attach("c0ffee", container.as_fd(), &request).unwrap();
+        let read = || sh("cd /proc/sys/net/ipv4; cat ping_group_range ip_unprivileged_port_start");
+        assert_eq!(in_namespace(&container, read), "0\t77\n1024\n");
     });
 }
 

@@ -165,6 +165,11 @@ impl Store {
         &self.client
     }
 
+    /// Whether the kernel checks the files of images whenever they are read (fs-verity).
+    pub fn is_sealed(&self) -> Result<bool, Error> {
+        self.depot.objects.are_sealed()
+    }
+
     /// All images, newest first.
     pub fn images(&self) -> Vec<Image> {
         let known: Vec<_> = self.records().images().iter().map(|(id, record)| (*id, record.clone())).collect();

@@ -11,6 +11,7 @@
 //! - [`networks`], [`ports`]: networks, published ports
 //! - [`resources`]: cgroup limits
 //! - [`security`]: namespaces, privileges, filters; [`seccomp`]: filters that clients bring
+//! - [`sysctls`]: kernel parameters
 //! - [`spec`]: all of it as one OCI configuration
 
 pub mod blkio;
@@ -26,6 +27,7 @@ pub mod resources;
 pub mod seccomp;
 pub mod security;
 pub mod spec;
+pub mod sysctls;
 pub mod users;
 
 /// A wrong request.

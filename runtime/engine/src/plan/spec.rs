@@ -8,7 +8,7 @@ use keel_oci::{defaults, seccomp};
 
 use super::mounts::{self, Planned, Source};
 use super::users::Found;
-use super::{bad, process, resources, security};
+use super::{bad, process, resources, security, sysctls};
 use crate::disk::Config;
 use crate::error::Error;
 
@@ -78,7 +78,7 @@ pub fn spec(config: &Config, around: &Surroundings<'_>) -> Result<Spec, Error> {
         uid_mappings: mapping.into_iter().collect(),
         gid_mappings: mapping.into_iter().collect(),
         resources: Some(resources::resources(host)?),
-        sysctl: sysctls(host)?,
+        sysctl: sysctls::asked(host)?,
         ..Default::default()
     };
     Ok(spec)
@@ -101,22 +101,6 @@ pub fn shm_bytes(config: &Config) -> Result<i64, Error> {
         size if size < 0 => bad("SHM size can not be less than 0"),
         size => Ok(size),
     }
-}
-
-fn sysctls(host: &HostConfig) -> Result<std::collections::BTreeMap<String, String>, Error> {
-    let allowed = |name: &str| {
-        name.starts_with("net.")
-            || name.starts_with("fs.mqueue.")
-            || matches!(name, "kernel.msgmax" | "kernel.msgmnb" | "kernel.msgmni" | "kernel.sem")
-            || matches!(name, "kernel.shmall" | "kernel.shmmax" | "kernel.shmmni" | "kernel.shm_rmid_forced")
-    };
-    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    for name in host.sysctls.iter().flatten().map(|(name, _)| name) {
-        if !allowed(name) || !plain(name) || name.contains("..") {
-            return bad(format!("sysctl '{name:.80}' is not allowed: it is not one of the container's own namespaces"));
-        }
-    }
-    Ok(host.sysctls.clone().unwrap_or_default().into_iter().collect())
 }
 
 /// Usual mounts, the three files of `/etc`, then what was asked for; a target that was asked for replaces a usual one.
