@@ -24,7 +24,7 @@ use crate::console::Console;
 use crate::control::{Client, MAX_CLIENTS, Received, accept, open_listener, service_in};
 use crate::farewell::{self, Asked};
 use crate::logs::Log;
-use crate::services::{SERVICES, Service};
+use crate::services::{FIRMWARE, SERVICES, Service};
 use crate::spawn::{self, Failure, Process, Streams, spawn};
 use crate::supervise::{Action, Event, Supervisor, step};
 use crate::tables::{Adoptions, FdStore};
@@ -146,6 +146,7 @@ impl Machine {
 
     /// Runs the machine until it stops. Returns only if waiting for events is impossible.
     pub fn run(mut self) {
+        self.say_trial();
         let mut ready = Vec::with_capacity(64);
         loop {
             self.tick();
@@ -332,10 +333,28 @@ impl Machine {
                 if let Some(unit) = self.units.get_mut(service) {
                     unit.process = None;
                 }
+                // Before what waits for that job is started.
+                if code == 0 && self.units.get(service).is_some_and(|unit| unit.service.name == FIRMWARE) {
+                    self.settle_trial();
+                }
                 self.on(Event::Exited { service, code });
             } else if let Some(adopted) = self.adoptions.exited(pid, Exit { code, at_unix_ms: clock::unix_ms() }) {
                 self.tell(&control::Event::Exited(adopted));
             }
+        }
+    }
+
+    /// The firmware's variables can be read, or never will be: says what they tell of the trial.
+    fn settle_trial(&mut self) {
+        if self.trial.presumed {
+            self.trial = self.trial.settled(Path::new(paths::EFI_BOOT_COUNT_PATH).exists());
+            self.say_trial();
+        }
+    }
+
+    fn say_trial(&mut self) {
+        if self.trial.running && !self.trial.presumed {
+            self.say(&format!("this release is on trial until {} s after boot", self.trial.deadline_ms / 1000));
         }
     }
 

@@ -1,7 +1,8 @@
 //! Keel's PID 1.
 //!
 //! One binary: `/init` in the initrd (stage 1), `/sbin/init` on the verified root (stage 2), `modprobe` for the
-//! kernel's requests, and `coldplug` for the modules of devices that were there before anybody listened.
+//! kernel's requests, `coldplug` for the modules of devices that were there before anybody listened, and `firmware` for
+//! the firmware's variables: jobs that may take their time, which PID 1 has not.
 //!
 //! A fault here must not leave a machine standing still: with `panic=abort` a bug ends PID 1, the kernel panics, and
 //! `panic=` on its command line restarts the machine, which counts against the release.
@@ -53,10 +54,20 @@ fn main() -> ExitCode {
         (1, _, stage2::ARGUMENT) => stage2::run(arguments.get(2..).unwrap_or_default()),
         (1, _, _) => stage1::run(),
         (_, "modprobe", _) => modules::modprobe(arguments.get(1..).unwrap_or_default()),
+        (_, _, "firmware") => firmware(),
         (_, _, "coldplug") => coldplug::run(arguments.get(2..).unwrap_or_default()),
         _ => {
-            eprintln!("keel-init: runs as PID 1, as modprobe, or with the argument coldplug");
+            eprintln!("keel-init: runs as PID 1, as modprobe, or with the argument coldplug or firmware");
             ExitCode::from(2)
         }
     }
+}
+
+/// Makes the firmware's variables readable. A firmware that doesn't let them be read is no reason to try again.
+fn firmware() -> ExitCode {
+    match mounts::mount_all(&mounts::FIRMWARE) {
+        Ok(problems) => problems.iter().for_each(|problem| eprintln!("warn: {problem}")),
+        Err(problem) => eprintln!("error: {problem}"),
+    }
+    ExitCode::SUCCESS
 }

@@ -36,22 +36,23 @@ pub const STAGE_1: [Mount; 3] = [
     needed("sysfs", "/sys", SAFE, ""),
 ];
 
-/// What stage 2 adds. `/sys/fs/*`, `/sys/kernel/*` and the firmware's variables are there only where the kernel has
-/// them.
-pub const STAGE_2: [Mount; 12] = [
+/// What stage 2 adds. `/sys/fs/*` and `/sys/kernel/*` are there only where the kernel has them.
+pub const STAGE_2: [Mount; 11] = [
     needed("tmpfs", "/run", NO_DEVICES, "mode=0755,size=20%"),
     needed("tmpfs", "/tmp", NO_DEVICES, "mode=1777,size=20%"),
     needed("devpts", "/dev/pts", NO_PROGRAMS, "mode=0620,gid=5,ptmxmode=0666"),
     needed("tmpfs", "/dev/shm", NO_DEVICES, "mode=1777"),
     optional("mqueue", "/dev/mqueue", SAFE),
     needed("cgroup2", "/sys/fs/cgroup", SAFE, "nsdelegate,memory_recursiveprot"),
-    optional("efivarfs", "/sys/firmware/efi/efivars", SAFE),
     optional("pstore", "/sys/fs/pstore", SAFE),
     optional("bpf", "/sys/fs/bpf", SAFE),
     optional("securityfs", "/sys/kernel/security", SAFE),
     optional("tracefs", "/sys/kernel/tracing", SAFE),
     optional("hugetlbfs", "/dev/hugepages", NO_DEVICES),
 ];
+
+/// The firmware's variables. Mounting asks the firmware for each, which takes as long as it likes.
+pub const FIRMWARE: [Mount; 1] = [optional("efivarfs", "/sys/firmware/efi/efivars", SAFE)];
 
 /// Mounts all of a table. What is mounted already stays. Returns what failed and can be done without, as messages.
 pub fn mount_all(table: &[Mount]) -> Result<Vec<String>, String> {

@@ -68,14 +68,19 @@ const fn job(name: &'static str, argv: &'static [&'static str]) -> Service {
     Service { required: false, kind: Kind::OneShot, ..service(name, argv, &[]) }
 }
 
+/// Makes the firmware's variables readable; what the boot loader left in them counts from its end on.
+pub const FIRMWARE: &str = "firmware";
+
 /// All services. One that is named in an `after` stands before the one that names it.
-pub static SERVICES: [Service; 9] = [
+pub static SERVICES: [Service; 10] = [
     job("coldplug", &[INIT, "coldplug", "network"]),
     service("provision", &[HOST, "provision"], &[]),
     // Not after coldplug: it hears of network cards as they turn up.
     service("network", &[HOST, "network"], &["provision"]),
     Service { drains: true, stop_ms: 20_000, ..service("runtime", &["/usr/lib/keel/runtime"], &["provision"]) },
-    Service { late: true, ..service("updater", &["/usr/lib/keel/updater"], &["provision"]) },
+    Service { late: true, ..job(FIRMWARE, &[INIT, "firmware"]) },
+    // It must not take a trial for one that is none, nor the other way round.
+    Service { late: true, ..service("updater", &["/usr/lib/keel/updater"], &["provision", FIRMWARE]) },
     Service { late: true, required: false, ..service("time", &[HOST, "time"], &["provision"]) },
     Service { late: true, ..job("devices", &[INIT, "coldplug"]) },
     console("console-serial", "/dev/ttyS0"),

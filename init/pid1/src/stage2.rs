@@ -130,22 +130,11 @@ fn prepare(handover: &Handover, console: &mut Console) -> Result<Machine, String
         None => console.stage("mounted the state"),
         Some(problem) => console.say(&format!("{problem}; going on with state in memory, lost at the next restart")),
     }
-    let trial = Trial {
-        running: is_on_trial(&cmdline, || Path::new(paths::EFI_BOOT_COUNT_PATH).exists()),
-        deadline_ms: u64::from(seconds("keel.trial_s", BootParameters::DEFAULT_TRIAL_S)).saturating_mul(1000),
-    };
-    if trial.running {
-        console.say(&format!("this release is on trial until {} s after boot", trial.deadline_ms / 1000));
-    }
+    let deadline_ms = u64::from(seconds("keel.trial_s", BootParameters::DEFAULT_TRIAL_S)).saturating_mul(1000);
+    let trial = Trial::of_boot(&cmdline, Path::new("/sys/firmware/efi").exists(), deadline_ms);
     let mut machine = Machine::new(std::mem::take(console), watchdog, trial, state_problem)?;
     machine.clock_behind = clock_behind;
     Ok(machine)
-}
-
-/// Whether the tries of what runs are counted: by the name that it was started under, or by the boot loader, which tells
-/// in an EFI variable. After kexec that variable is still the one of the boot before.
-fn is_on_trial(cmdline: &str, boot_loader_counts: impl FnOnce() -> bool) -> bool {
-    cmdline::kexec_entry(cmdline).map_or_else(boot_loader_counts, |entry| entry.tries_left.is_some())
 }
 
 /// Sets the clock to the release's build time, if it is behind that: certificates and update metadata are never
@@ -201,15 +190,6 @@ fn mount_state(disk: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_trial_is_told_by_the_boot_that_is_and_not_by_the_one_before() {
-        for loader_counts in [true, false] {
-            assert_eq!(is_on_trial("roothash=1 quiet", || loader_counts), loader_counts);
-            assert!(is_on_trial("quiet keel.entry=keel_1.2.0+2-1.efi", || loader_counts));
-            assert!(!is_on_trial("quiet keel.entry=keel_1.2.0.efi", || loader_counts));
-        }
-    }
 
     #[test]
     fn what_stage_1_hands_over_arrives() {

@@ -24,9 +24,10 @@ const TARGET_BYTES: usize = 40;
 /// message outlives it in the firmware's store (efi-pstore), so that the next boot can read *why* it had to happen.
 const ON_CORRUPTION: &str = "panic_on_corruption";
 
-/// KiB that the kernel reads around a page that a program needs, in place of 128. Each block that is read is also hashed
-/// and unpacked, and a boot needs a fifth of what programs hold, here and there; this is the root's unit of compression.
-const READ_AHEAD_KIB: &str = "16";
+/// KiB that the kernel reads around a page that a program needs, in place of 128: that page alone. What it is packed
+/// with comes along anyway (the root's unit of compression is 16 KiB); each block that is read is also hashed, and a boot
+/// needs pages here and there.
+const READ_AHEAD_KIB: &str = "4";
 
 /// Sets the verified root device up and returns its path.
 pub fn set_up(root: &RootPartitions, blocks: u64, root_hash: &RootHash) -> io::Result<PathBuf> {

@@ -33,7 +33,7 @@ const MEMORY_MIB: u32 = 2048;
 /// Measured in turn this often.
 const BATCHES: usize = 5;
 /// Rounds of each turn.
-const ROUNDS: &str = "10";
+const ROUNDS: &str = "4";
 /// Containers that are left to sleep.
 const IDLE: &str = "50";
 /// Containers that should fit into 2 GiB.
@@ -127,7 +127,8 @@ fn ratios(all: &[(&str, Samples)]) -> Vec<Figure> {
     for (key, of) in [("run_ms", "run"), ("run_network_ms", "run_network"), ("engine_exec_ms", "exec")] {
         let Some((_, samples)) = all.iter().find(|(figure, _)| *figure == of) else { continue };
         let ours = times(samples, "keel");
-        let mut figure = Figure::new(key, "ms", None, "the time itself, mean of 10 rounds a sample", ours.to_vec());
+        let mut figure =
+            Figure::new(key, "ms", None, &format!("the time itself, mean of {ROUNDS} rounds a sample"), ours.to_vec());
         figure.peers = ["docker", "podman"].map(|peer| (peer.to_owned(), median(times(samples, peer)))).into();
         figures.push(figure);
     }
