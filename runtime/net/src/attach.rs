@@ -46,7 +46,7 @@ impl Net {
         let Some(sandbox) = state.sandboxes.remove(id) else { return Ok(()) };
         // Rules first: nothing may be sent to an address that somebody else could get. Then all of the rest is tried,
         // whatever fails of it.
-        let rules = change_rules(state, &sandbox, &Sandbox::default());
+        let rules = self.change_ports(state, id, &sandbox, &Sandbox::default());
         let mut removed = Ok(());
         for endpoint in &sandbox.endpoints {
             removed = removed.and(remove_link(endpoint));
@@ -85,7 +85,17 @@ impl Net {
             self.dns.serve(id, sockets).map_err(kernel(|| format!("serve names to container {id}")))?;
         }
         self.publish_names(state, sandbox);
-        change_rules(state, &Sandbox::default(), sandbox)
+        self.change_ports(state, id, &Sandbox::default(), sandbox)
+    }
+
+    /// Has the published ports lead to where they should, from one state to the other.
+    pub(crate) fn change_ports(&self, state: &State, id: &str, before: &Sandbox, after: &Sandbox) -> Result<(), Error> {
+        let relayed = self.relay.follow(id, before, after);
+        let rules = firewall::change(before, after).or_else(|e| {
+            log::warn!("table keel isn't as it was left ({e}): made anew");
+            firewall::replace(state).map_err(kernel(|| "replace nf_tables table keel".into()))
+        });
+        rules.and(relayed)
     }
 }
 
@@ -224,11 +234,4 @@ pub(crate) fn remove_link(endpoint: &Endpoint) -> Result<(), Error> {
     let name = host_link(endpoint);
     let socket = route_socket()?;
     link::remove(&socket, &name).map_err(kernel(|| format!("remove interface {name}")))
-}
-
-/// Has the published ports lead to where they should, from one state to the other.
-pub(crate) fn change_rules(state: &State, before: &Sandbox, after: &Sandbox) -> Result<(), Error> {
-    let Err(e) = firewall::change(before, after) else { return Ok(()) };
-    log::warn!("table keel isn't as it was left ({e}): made anew");
-    firewall::replace(state).map_err(kernel(|| "replace nf_tables table keel".into()))
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::attach::{change_rules, make_link, place, remove_link};
+use crate::attach::{make_link, place, remove_link};
 use crate::error::kernel;
 use crate::inside::{self, inside};
 use crate::net::Net;
@@ -35,7 +35,7 @@ impl Net {
                 self.dns.serve(id, sockets).map_err(kernel(|| format!("serve names to container {id}")))?;
             }
             self.publish_names(&state, &after);
-            change_rules(&state, &before, &after)
+            self.change_ports(&state, id, &before, &after)
         });
         if let Err(e) = done {
             if let Err(undo) = self.take_away(&mut state, id, Some(netns), &endpoint) {
@@ -68,7 +68,7 @@ impl Net {
         after.endpoints.retain(|other| other.id != endpoint.id);
         state.aim(&mut after);
         state.sandboxes.insert(id.into(), after.clone());
-        let rules = change_rules(state, &before, &after);
+        let rules = self.change_ports(state, id, &before, &after);
         let removed = remove_link(endpoint);
         let ways = netns.map_or(Ok(()), |netns| {
             let set_up = || {

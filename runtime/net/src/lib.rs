@@ -8,6 +8,7 @@
 //! - `bridge`: a network's part of the host
 //! - `inside`: a container's part, in its namespace
 //! - `dns`: containers find each other by name
+//! - `relay`: published ports on `::1`
 //! - `firewall`: translation and forwarding rules
 //! - `link`, `route`: interfaces, addresses, routes; `netlink`: messages and sockets
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ mod net;
 mod netlink;
 mod network;
 mod ports;
+mod relay;
 mod route;
 mod state;
 mod types;

@@ -10,6 +10,7 @@ use crate::error::kernel;
 use crate::inside::{self, inside};
 use crate::netlink::Socket;
 use crate::network::{DEFAULT, Driver, Network};
+use crate::relay::Relay;
 use crate::state::{State, Store};
 use crate::types::{Endpoint, Sandbox};
 use crate::{Error, bridge, firewall, ipam, link, route};
@@ -20,6 +21,7 @@ use crate::{Error, bridge, firewall, ipam, link, route};
 pub struct Net {
     pub(crate) store: Store,
     pub(crate) dns: Dns,
+    pub(crate) relay: Relay,
     state: Mutex<State>,
 }
 
@@ -43,7 +45,7 @@ impl Net {
             }
         }
         firewall::replace(&state).map_err(kernel(|| "replace nf_tables table keel".into()))?;
-        Ok(Net { store, dns: Dns::default(), state: Mutex::new(state) })
+        Ok(Net { store, dns: Dns::default(), relay: Relay::default(), state: Mutex::new(state) })
     }
 
     /// After a restart: keeps the endpoints of these containers and removes all others. Each comes with its namespace.
@@ -57,6 +59,12 @@ impl Net {
             for endpoint in &sandbox.endpoints {
                 let name = host_link(endpoint);
                 link::remove(&socket, &name).map_err(kernel(|| format!("remove interface {name}")))?;
+            }
+        }
+        for (id, sandbox) in &state.sandboxes {
+            // Whoever took its port meanwhile has it.
+            if let Err(e) = self.relay.follow(id, &Sandbox::default(), sandbox) {
+                log::error!("container {id}: {e}");
             }
         }
         for (id, netns) in alive {

@@ -72,7 +72,14 @@ pub(crate) fn decide(
             return invalid("port 0 of a container can't be published");
         }
         let host_ip = port.host_ip.or(binding);
-        if host_ip.is_some_and(|ip| ip.is_ipv6()) && !v6 {
+        let is_relayed = host_ip == Some(Ipv6Addr::LOCALHOST.into());
+        if is_relayed && port.proto == Proto::Sctp {
+            return invalid(format!(
+                "port {}/sctp can't be published on ::1: only TCP and UDP can",
+                port.container_port
+            ));
+        }
+        if host_ip.is_some_and(|ip| ip.is_ipv6()) && !v6 && !is_relayed {
             // Clients that repeat what an inspection showed name both families.
             if host_ip.is_some_and(|ip| ip.is_unspecified()) && has_twin(wanted, port) {
                 continue;

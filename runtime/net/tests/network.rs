@@ -122,7 +122,7 @@ fn a_port_that_is_taken_is_refused_by_name_and_nothing_is_done() {
         let error =
             net.attach("two", new_namespace().as_fd(), &request(&net, &["bridge"], &[tcp(8081, 80)])).unwrap_err();
         assert!(error.to_string().contains("container c0ffee"), "{error}");
-        let v6 = PortMap { host_ip: Some("::1".parse::<IpAddr>().unwrap()), ..tcp(9, 9) };
+        let v6 = PortMap { host_ip: Some("fd99::1".parse::<IpAddr>().unwrap()), ..tcp(9, 9) };
         let v6 = request(&net, &["bridge"], &[v6]);
         assert!(matches!(net.attach("two", container.as_fd(), &v6), Err(Error::Invalid(_))));
     });

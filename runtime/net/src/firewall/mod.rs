@@ -8,7 +8,7 @@ mod rule;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cidr::{Cidr, octets};
 use crate::netlink::{CREATE, Message, Socket};
@@ -168,6 +168,10 @@ fn loopback() -> Option<Cidr> {
 
 fn translations(state: &State) -> Vec<Message> {
     let mut batch = Vec::new();
+    // Nothing can be sent from the IPv6 loopback to elsewhere: see `relay`.
+    if let Some(local) = Cidr::around(Ipv6Addr::LOCALHOST.into(), 128) {
+        batch.push(rule("output", |r| r.daddr_in(&local).verdict(ACCEPT)));
+    }
     for family in Family::BOTH {
         for hook in ["prerouting", "output"] {
             batch.push(rule(hook, |r| r.family(family).dnat_by(&named("published", family), family, true)));
