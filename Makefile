@@ -10,6 +10,7 @@ FRESH    ?=
 SECONDS_EACH ?= 60
 # How many hosts `make fleet` simulates.
 HOSTS ?= 100000
+EARLIER ?= $(shell git rev-list -n 1 --skip=20 HEAD)
 # What the machine of `make run` is told of: an update repository, and registries that are spoken to without TLS.
 UPDATE_URL ?=
 INSECURE_REGISTRY ?=
@@ -41,7 +42,7 @@ cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='$(host_flags)' \
 BUILT     := build/cargo/$(TARGET)/host
 
 .PHONY: help deps tools programs oci install-oci conformance-programs conformance faults load keys inputs release image run \
-        publish demo test checks parts fuzz fleet bench lint clean
+        publish demo test checks parts fuzz fleet earlier bench lint clean
 
 help:
 	@echo 'make image    a signed release and a disk image, in build/cloud/'
@@ -54,6 +55,7 @@ help:
 	@echo 'make fuzz     all parsers on changed inputs (SECONDS_EACH=60 for each; ARGS=NAME: these only)'
 	@echo 'make fleet    a bad release on 100,000 simulated hosts with the real update policy (HOSTS=)'
 	@echo 'make bench    size, boot and memory, measured (ARGS=KEY: these figures only)'
+	@echo 'make earlier  programs of an earlier revision (EARLIER=), from which make bench measures updates'
 	@echo 'make lint     formatting and lints alone'
 	@echo 'make deps     the Debian packages that all this needs; the others call it'
 	@echo 'make clean    removes what was built, but neither keys nor certificates'
@@ -108,11 +110,20 @@ faults: deps
 	@mkdir -p build/faults
 	@$(foreach p,$(FAULTS),$(call install,$(BUILT)/$(p),build/faults/$(p)) &&) true
 
-# The client that works engines for `make bench`.
+# What `make bench` measures with: the client that works engines, and the updater's code on a disk image.
 load: deps
 	@$(cargo_host) -p keel-load
+	@$(cargo_host) -p keel-updater --example install_to_image
 	@mkdir -p build/load
 	@$(call install,$(BUILT)/keel-load,build/load/keel-load)
+	@$(call install,$(BUILT)/examples/install_to_image,build/load/install_to_image)
+
+# Programs of an earlier revision, for `make bench ARGS=update_ratio_programs`.
+earlier: deps
+	@rm -rf build/earlier/source; mkdir -p build/earlier/source build/earlier/programs
+	@git archive $(EARLIER) | tar -x -C build/earlier/source
+	@$(MAKE) --no-print-directory -C build/earlier/source programs
+	@cp -a build/earlier/source/build/programs/. build/earlier/programs/; rm -r build/earlier/source
 
 inputs: deps tools
 	@$(IMAGE) inputs

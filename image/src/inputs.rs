@@ -98,13 +98,14 @@ impl Inputs {
 }
 
 /// Fetches, checks and unpacks what isn't there yet, into `folder`. With `update`, takes the archive's current
-/// versions and writes the lock file.
-pub fn fetch(folder: &Path, lock_file: &Path, update: bool) -> Result<Inputs, InputsError> {
+/// versions and writes the lock file. `kernel` names the package of the kernel where the lock file doesn't; without it,
+/// that is the current one.
+pub fn fetch(folder: &Path, lock_file: &Path, update: bool, kernel: Option<&str>) -> Result<Inputs, InputsError> {
     files::create_folder(folder)?;
     let old = read_lock(lock_file)?;
     let mut lock = if update { Lock::default() } else { old.clone() };
     for role in ["kernel", "boot-loader", "certificates"] {
-        let locked = obtain(folder, role, lock.package.get(role))?;
+        let locked = obtain(folder, role, lock.package.get(role), kernel)?;
         unpack(folder, role, &locked)?;
         lock.package.insert(role.into(), locked);
     }
@@ -154,7 +155,7 @@ fn read_lock(path: &Path) -> Result<Lock, InputsError> {
 }
 
 /// The `.deb` of a role, in the folder and checked.
-fn obtain(folder: &Path, role: &str, locked: Option<&Locked>) -> Result<Locked, InputsError> {
+fn obtain(folder: &Path, role: &str, locked: Option<&Locked>, kernel: Option<&str>) -> Result<Locked, InputsError> {
     if let Some(locked) = locked {
         if deb(folder, locked).exists() || download(folder, &locked.name, &locked.version).is_ok() {
             let found = files::sha256_of_file(&deb(folder, locked))?;
@@ -172,7 +173,7 @@ fn obtain(folder: &Path, role: &str, locked: Option<&Locked>) -> Result<Locked, 
         );
     }
     let name = match role {
-        "kernel" => kernel_package()?,
+        "kernel" => kernel.map_or_else(kernel_package, |name| Ok(name.to_owned()))?,
         "boot-loader" => BOOT_LOADER.into(),
         _ => CERTIFICATES.into(),
     };

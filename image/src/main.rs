@@ -57,6 +57,9 @@ struct InputsArguments {
     /// The lock file
     #[arg(long, default_value = "image/inputs.lock")]
     lock: PathBuf,
+    /// Kernel package, where the lock file names none (default: the current one)
+    #[arg(long, value_name = "PACKAGE")]
+    kernel: Option<String>,
 }
 
 #[derive(Args)]
@@ -188,7 +191,7 @@ fn main() -> Result<()> {
     progress::log_to_stderr();
     match arguments.verb {
         Verb::Inputs(it) => {
-            inputs::fetch(&it.out, &it.lock, it.update)?;
+            inputs::fetch(&it.out, &it.lock, it.update, it.kernel.as_deref())?;
         }
         Verb::Keys(it) => {
             credentials::ensure_secure_boot_key(it.out.as_deref().unwrap_or(Path::new("build/keys")))?;

@@ -1,6 +1,7 @@
 //! Measures the figures that the project steers by, each against its goal.
 //!
 //! - [`boot`]: guest time from kernel start to the API and to the first container
+//! - [`earlier`]: an earlier build, from which updates are measured
 //! - [`engines`]: Keel's engine beside Docker's and Podman's
 //! - [`fuzz`]: parsers on changed inputs
 //! - [`memory`]: what the host programs hold, and the smallest guest that works
@@ -13,6 +14,7 @@
 //! - [`update_peers`]: what others fetch for the same update
 
 pub mod boot;
+pub mod earlier;
 pub mod engines;
 pub mod fuzz;
 pub mod memory;

@@ -1,8 +1,7 @@
 //! What an update fetches, how long it takes to write, how much memory that needs, and the states of the disk that a
 //! power cut may leave. All on this machine, with the updater's own code on a disk image.
 //!
-//! A pair of releases needs an earlier build: `build/earlier/programs` and `build/earlier/inputs` (`keel-image inputs
-//! --lock OTHER --out build/earlier/inputs`). A figure whose pair isn't there is absent.
+//! A pair of releases needs an earlier build ([`super::earlier`]). A figure whose pair isn't there is absent.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -12,8 +11,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use keel_spec::release::{Release, ReleaseFile};
 
-use super::Figure;
 use super::update_peers::Update;
+use super::{Figure, earlier};
 use crate::build::{Build, FIRST, SECOND, run};
 use crate::repository::Server;
 
@@ -49,8 +48,9 @@ impl Pair {
     fn install(&self, build: &Build) -> Result<Installed> {
         let disk = self.folder.join("machine.raw");
         run(Command::new("cp").arg("--sparse=always").arg(self.folder.join("disk.raw")).arg(&disk))?;
-        let output = Command::new(env!("CARGO"))
-            .args(["run", "-q", "-p", "keel-updater", "--example", "install_to_image", "--", SECOND, "--image"])
+        let program = build.build.join("load/install_to_image");
+        let output = Command::new(&program)
+            .args([SECOND, "--image"])
             .arg(&disk)
             .arg("--running")
             .arg(self.folder.join(FIRST).join(format!("keel-cloud-{FIRST}.json")))
@@ -58,9 +58,8 @@ impl Pair {
             .arg(format!("http://127.0.0.1:{}", self.server.port()))
             .arg("--root")
             .arg(build.build.join("keys/root.json"))
-            .current_dir(&build.source)
             .output()
-            .context("run install_to_image")?;
+            .with_context(|| format!("run {}: `make load` makes it", program.display()))?;
         if !output.status.success() {
             bail!("install_to_image: {}", String::from_utf8_lossy(&output.stderr));
         }
@@ -108,18 +107,19 @@ fn release(build: &Build, version: &str, programs: &Path, inputs: &Path, out: &P
 
 /// Bytes fetched ÷ bytes changed, for each pair that can be made here.
 pub fn ratios(build: &Build) -> Result<Vec<Figure>> {
-    let (programs, inputs) = (build.build.join("earlier/programs"), build.build.join("earlier/inputs"));
+    let (programs, inputs) = (earlier::programs(build), earlier::inputs(build)?);
+    if programs.is_none() {
+        eprintln!("no programs of an earlier revision: `make earlier` builds them");
+    }
     let (our_programs, our_inputs) = (build.programs(), build.build.join("inputs"));
     let pairs = [
-        ("update_ratio_programs", "programs", &programs, &our_inputs),
-        ("update_ratio_kernel", "kernel", &our_programs, &inputs),
-        ("update_ratio_all", "all", &programs, &inputs),
+        ("update_ratio_programs", "programs", programs.as_ref(), &our_inputs),
+        ("update_ratio_kernel", "kernel", Some(&our_programs), &inputs),
+        ("update_ratio_all", "all", programs.as_ref(), &inputs),
     ];
     let mut figures = Vec::new();
     for (key, name, programs, inputs) in pairs {
-        if !programs.exists() || !inputs.exists() {
-            continue;
-        }
+        let Some(programs) = programs else { continue };
         let pair = Pair::new(build, name, programs, inputs)?;
         let (installed, changed) = (pair.install(build)?, pair.changed_bytes()?);
         let how = format!(
@@ -159,7 +159,7 @@ pub fn write(build: &Build) -> Result<Vec<Figure>> {
         peaks.push(installed.peak_kib as f64);
     }
     let how = "install of a release with equal programs into a disk image from a server on loopback, read-back \
-               included, ÷ dd of root, tree and UKI with fsync; the updater's code as tests build it";
+               included, ÷ dd of root, tree and UKI with fsync; the updater's code, built as the host's programs are";
     let memory = "VmHWM of the process of that install, without the bus";
     Ok(vec![
         Figure::new("slot_write_vs_dd", "", Some(1.3), how, ratios),
