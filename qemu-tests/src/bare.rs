@@ -27,6 +27,10 @@ pub struct Job<'a> {
     pub init: &'a Path,
     /// What lies where in the guest: absolute paths there, files here. All are executable.
     pub files: BTreeMap<String, PathBuf>,
+    /// Further words for the kernel's command line.
+    pub kernel_words: &'a str,
+    /// Policies for the kernel's security modules: a file among `files`, and where the kernel takes it.
+    pub policies: BTreeMap<String, String>,
     /// Modules to load, in this order.
     pub modules: Vec<PathBuf>,
     /// The program, as an absolute path in the guest, and its arguments.
@@ -68,7 +72,7 @@ pub fn run(job: &Job) -> Result<Done> {
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35"])
         .args(["-m", &job.memory_mib.to_string()])
         .args(accelerator(job.clock, job.kernel))
-        .args(["-append", CMDLINE])
+        .args(["-append", &format!("{CMDLINE} {}", job.kernel_words)])
         .args(["-chardev", &format!("file,id=console,path={}", path(&file("console"))?), "-serial", "chardev:console"])
         .args(["-device", "virtio-serial-pci"])
         .args(port("out")?)
@@ -133,7 +137,8 @@ fn archive(job: &Job) -> Result<Vec<u8>> {
     archive.console();
     let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
     archive.file("init", 0o755, &read(job.init)?);
-    archive.file("job.json", 0o644, serde_json::json!({ "command": job.command }).to_string().as_bytes());
+    let order = serde_json::json!({ "command": job.command, "policies": job.policies });
+    archive.file("job.json", 0o644, order.to_string().as_bytes());
     for (target, source) in &job.files {
         archive.file(target.trim_start_matches('/'), 0o755, &read(source)?);
     }

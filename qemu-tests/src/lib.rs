@@ -9,6 +9,7 @@
 //! - [`images`]: container images of Debian's busybox
 //! - [`machine`]: QEMU with firmware, disk, network, watchdog and a serial console
 //! - [`packages`]: Debian packages, fetched and unpacked
+//! - [`policies`]: AppArmor profiles and a SELinux policy, compiled for a guest
 //! - [`registry`]: Debian's `docker-registry` on loopback
 //! - [`repository`]: a static file server for update repositories, with faults on request
 //! - [`scenario`]: runs scenarios side by side and counts them
@@ -28,6 +29,7 @@ pub mod engines;
 pub mod images;
 pub mod machine;
 pub mod packages;
+pub mod policies;
 pub mod registry;
 pub mod repository;
 pub mod scenario;

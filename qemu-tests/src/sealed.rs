@@ -1,5 +1,6 @@
 //! The store's tests that need fs-verity, in a bare guest with a disk of its own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,6 +38,8 @@ pub fn run(init: &Path) -> Result<Done> {
         kernel: &inputs.kernel,
         init,
         files,
+        kernel_words: "",
+        policies: BTreeMap::new(),
         modules: with_needs(&inputs.modules, &MODULES)?,
         command: vec![format!("/bin/{name}"), "--ignored".into(), "--test-threads=1".into(), "--nocapture".into()],
         memory_mib: MEMORY_MIB,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Figure, median};
 use crate::build::Build;
-use crate::conformance::{Suite, peers};
+use crate::conformance::{Run, Suite, peers};
 use crate::machine::Clock;
 
 /// Rounds on this machine.
@@ -32,7 +32,8 @@ pub fn times(_build: &Build) -> Result<Vec<Figure>> {
     ensure!(output.status.success(), "keel-oci-conformance: {}", String::from_utf8_lossy(&output.stderr));
     let here: Value = serde_json::from_slice(&output.stdout)?;
     let words = ["--bench".to_owned(), GUEST_ROUNDS.to_string()];
-    let done = suite.in_guest("bench-oci", &peers, &words, Clock::Instructions)?;
+    let clock = Clock::Instructions;
+    let done = suite.in_guest(&Run { name: "bench-oci", peers: &peers, words: &words, clock, policy: None })?;
     ensure!(done.code == 0, "keel-oci-conformance in a guest: {}", done.output);
     let guest: Value = serde_json::from_str(&done.output)?;
     let place =

@@ -279,8 +279,8 @@ fn clone_flags(spec: &Spec) -> u64 {
     let new = spec.linux.namespaces.iter().filter(|n| n.path.is_none());
     // With CLONE_INTO_CGROUP the new namespace would be rooted at the caller's cgroup: the child makes it.
     // A time namespace takes its offsets only before anybody is in it: the child makes that, too, for its program.
-    new.filter(|n| !matches!(n.kind, NamespaceKind::Cgroup | NamespaceKind::Time))
-        .fold(0, |flags, n| flags | clone_flag(n.kind) as u64)
+    let flags = new.filter(|n| n.kind != NamespaceKind::Time).fold(0, |flags, n| flags | clone_flag(n.kind) as u64);
+    flags & !(plan::own_namespaces(spec) as u64)
 }
 
 /// `CLONE_NEW…`.

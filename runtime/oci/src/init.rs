@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::SocketFlags;
 
 use crate::hooks::{self, HookError};
+use crate::labels::Label;
 use crate::plan::{Plan, ProcessPlan, Setup};
 use crate::program::Program;
 use crate::wire::{self, Reply};
@@ -78,6 +79,10 @@ fn run(socket: &mut OwnedFd) -> Result<Reply, Failure> {
     let listener = if plan.listens { passed_on.pop() } else { None };
     rustix::process::setsid().map_err(Failure::at("make a session"))?;
     if let Some(name) = &plan.keyring {
+        if let Some(label) = &process.key_label {
+            let written = procfs::write("self/attr/keycreate", label);
+            written.map_err(Failure::at(format!("set SELinux label {label:?} of keys (the policy must know it)")))?;
+        }
         sys::new_session_keyring(name).map_err(Failure::at("make a session keyring"))?;
     }
     // Opened while `/proc` is the host's, which the container has no influence on (the class of CVE-2025-52881).
@@ -100,6 +105,13 @@ fn run(socket: &mut OwnedFd) -> Result<Reply, Failure> {
         Err(other) => return other,
     };
     let master = terminal.as_ref().map(AsFd::as_fd);
+    // The kernel looks at a label here, so one that it doesn't know fails the creation. Programs that are executed from
+    // here on, the hooks inside among them, have it.
+    for (fd, label) in labels.iter().zip(&process.labels) {
+        let written = rustix::io::write(fd, label.text.as_bytes());
+        written.map_err(Failure::at(format!("set {}", label.what)))?;
+    }
+    drop(labels);
     steps::mark("inside: drop rights, find the program");
     let ready = Reply::Ready { marks: steps::take() };
     wire::send(socket.as_fd(), &ready, master.as_slice()).map_err(Failure::at("tell the parent"))?;
@@ -108,10 +120,6 @@ fn run(socket: &mut OwnedFd) -> Result<Reply, Failure> {
     hooks::run("startContainer", &plan.hooks.start_container, &plan.hooks.created)?;
     sys::reset_signals();
     limits::set(&process.limits)?;
-    for (fd, (file, label)) in labels.iter().zip(&process.labels) {
-        let written = rustix::io::write(fd, label.as_bytes());
-        written.map_err(Failure::at(format!("write {label:?} to /proc/self/{file}")))?;
-    }
     // Last of all, so that the filter needn't allow what the runtime does.
     filter(process, notified)?;
     Ok(program.execute())
@@ -162,8 +170,8 @@ fn arrange(
 }
 
 /// Opens the file of a label.
-fn open_label((file, _): &(String, String)) -> Result<OwnedFd, Failure> {
-    let path = format!("self/{file}");
+fn open_label(label: &Label) -> Result<OwnedFd, Failure> {
+    let path = format!("self/{}", label.file);
     procfs::open(&path, OFlags::WRONLY).map_err(Failure::at(format!("open /proc/{path}")))
 }
 
@@ -214,8 +222,8 @@ fn join(plan: &Plan, fds: &[OwnedFd]) -> Result<(), Failure> {
 }
 
 fn set_names(setup: &Setup) -> Result<(), Failure> {
-    if setup.new_cgroup_ns {
-        sys::new_cgroup_namespace().map_err(Failure::at("make a cgroup namespace"))?;
+    if setup.own_namespaces != 0 {
+        sys::new_namespaces(setup.own_namespaces).map_err(Failure::at("make namespaces of its own"))?;
     }
     if let Some(offsets) = &setup.time_offsets {
         // It becomes this process's own at the next execution, until when its clocks can be set.

@@ -59,7 +59,7 @@ pub(crate) fn set_up<'a>(plan: &Setup, fds: &'a [OwnedFd]) -> Result<BorrowedFd<
     for path in &plan.readonly_paths {
         tree.protect(path).map_err(Failure::at(format!("make {path} read-only")))?;
     }
-    tree.mask(&plan.masked_paths)?;
+    tree.mask(&plan.masked_paths, plan.mount_label.as_deref())?;
     Ok(root)
 }
 
@@ -108,12 +108,15 @@ impl Tree<'_> {
         let made;
         let (fd, file, kernels) = match &mount.what {
             What::Passed { index, file } => (fds.get(*index).ok_or(io::ErrorKind::InvalidData)?.as_fd(), *file, false),
-            What::FileSystem { kind, source, options, attributes } => {
+            What::FileSystem { kind, source, options, attributes, label } => {
                 let mut options = options.clone();
                 if kind == "tmpfs" && !mount.copy_up && !options.iter().any(|(key, _)| key == "mode") {
                     options.extend(self.mode_of(path)?);
                 }
                 made = new_file_system(kind, source.as_deref(), &options, *attributes)?;
+                if let Some(label) = label {
+                    label_root(made.as_fd(), label)?;
+                }
                 (made.as_fd(), false, matches!(kind.as_str(), "proc" | "sysfs"))
             }
             What::Remount { change, below } => {
@@ -162,7 +165,7 @@ impl Tree<'_> {
 
     /// Covers files with `/dev/null` and folders with one empty file system. That is cloned only once it is attached:
     /// before Linux 6.15 a detached mount can't be.
-    fn mask(&self, paths: &[String]) -> Result<(), Failure> {
+    fn mask(&self, paths: &[String], label: Option<&str>) -> Result<(), Failure> {
         let mut empty: Option<OwnedFd> = None;
         for path in paths {
             let step = || format!("mask {path}");
@@ -170,7 +173,7 @@ impl Tree<'_> {
             let is_folder = inroot::is_folder(&target).map_err(Failure::at(step()))?;
             let cover = match &empty {
                 Some(attached) if is_folder => clone_mount(attached.as_fd(), "", false),
-                None if is_folder => empty_file_system(),
+                None if is_folder => empty_file_system(label),
                 _ => null_device(),
             };
             let cover = cover.map_err(Failure::at(step()))?;
@@ -213,14 +216,26 @@ pub(crate) fn new_file_system(
         rustix::mount::fsconfig_set_string(fs.as_fd(), "source", source)?;
     }
     for (key, value) in options {
-        match value {
-            Some(value) => rustix::mount::fsconfig_set_string(fs.as_fd(), key, value)?,
-            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), key)?,
-        }
+        let set = match value {
+            Some(value) => rustix::mount::fsconfig_set_string(fs.as_fd(), key, value),
+            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), key),
+        };
+        let value = value.as_ref().map(|value| format!("={value}")).unwrap_or_default();
+        set.map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("option {key}{value}: {e}")))?;
     }
     rustix::mount::fsconfig_create(fs.as_fd())?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
     Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Labels the root of a new file system, unless the policy has the type's files all alike.
+fn label_root(mount: BorrowedFd<'_>, label: &str) -> io::Result<()> {
+    let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(mount, ".", folder, rustix::fs::Mode::empty())?;
+    match rustix::fs::fsetxattr(&root, "security.selinux", label.as_bytes(), rustix::fs::XattrFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(e) => Err(io::Error::new(io::Error::from(e).kind(), format!("label it {label}: {e}"))),
+    }
 }
 
 /// A copy of the mount at a descriptor, mounted nowhere yet.
@@ -257,8 +272,9 @@ fn null_device() -> io::Result<OwnedFd> {
 }
 
 /// A file system with nothing in it, mounted nowhere yet.
-fn empty_file_system() -> io::Result<OwnedFd> {
-    let options = [("mode".to_owned(), Some("555".to_owned())), ("size".into(), Some("4k".into()))];
+fn empty_file_system(label: Option<&str>) -> io::Result<OwnedFd> {
+    let mut options = vec![("mode".to_owned(), Some("555".to_owned())), ("size".into(), Some("4k".into()))];
+    options.extend(label.map(|label| ("context".to_owned(), Some(label.to_owned()))));
     new_file_system("tmpfs", None, &options, attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
 }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::labels::MOUNT_OPTIONS;
+
 /// `MOUNT_ATTR_…` (mount_setattr(2)).
 pub(crate) mod attr {
     pub(crate) const RDONLY: u64 = 0x1;
@@ -129,12 +131,19 @@ pub(crate) fn options(words: &[String]) -> Options {
             "tmpcopyup" => o.copy_up = true,
             word if DEFAULTS.contains(&word) => {}
             other => {
-                let (key, value) = other.split_once('=').map_or((other, None), |(k, v)| (k, Some(v.to_owned())));
-                o.data.push((key.into(), value));
+                let (key, value) = other.split_once('=').map_or((other, None), |(k, v)| (k, Some(v)));
+                o.data.push((key.into(), value.map(|value| unquoted(key, value).into())));
             }
         }
     }
     o
+}
+
+/// Engines put a SELinux label in quotes, because of its commas; where each option is handed over by itself, they would
+/// be part of it.
+fn unquoted<'a>(key: &str, value: &'a str) -> &'a str {
+    let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inner.filter(|_| MOUNT_OPTIONS.contains(&key)).unwrap_or(value)
 }
 
 /// Such as `rslave`.
@@ -184,6 +193,14 @@ mod tests {
         assert_eq!(o.recursive_change.set, attr::NOSUID | attr::RDONLY);
         assert_eq!(o.propagation, [Propagation { kind: libc::MS_SLAVE, recursive: true }]);
         assert_eq!(o.data, [("size".to_owned(), Some("64k".to_owned()))]);
+    }
+
+    #[test]
+    fn a_label_is_taken_out_of_its_quotes() {
+        let words = ["context=\"u:r:t:s0:c1,c2\"", "fscontext=u:r:t:s0", "other=\"x\""];
+        let values: Vec<_> =
+            options(&words.map(String::from)).data.into_iter().filter_map(|(_, value)| value).collect();
+        assert_eq!(values, ["u:r:t:s0:c1,c2", "u:r:t:s0", "\"x\""]);
     }
 
     #[test]

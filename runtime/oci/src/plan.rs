@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::caps::{self, Sets};
+use crate::labels::Label;
 use crate::options::{self, Propagation};
 use crate::planned::{self, HostMount};
 use crate::seccomp::{self, Insn};
@@ -48,7 +49,8 @@ pub(crate) struct Hooks {
 pub(crate) struct Setup {
     pub hostname: Option<String>,
     pub domainname: Option<String>,
-    pub new_cgroup_ns: bool,
+    /// Namespaces that the child makes for itself, `CLONE_NEW…`.
+    pub own_namespaces: i32,
     /// Whether the mount namespace is one that others are in, too.
     pub joins_mounts: bool,
     pub mounts: planned::Mounts,
@@ -60,6 +62,8 @@ pub(crate) struct Setup {
     pub time_offsets: Option<String>,
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
+    /// SELinux label of what covers hidden folders.
+    pub mount_label: Option<String>,
     /// Path below `/proc/sys`, value.
     pub sysctl: Vec<(String, String)>,
     /// Made if absent.
@@ -84,8 +88,10 @@ pub(crate) struct ProcessPlan {
     pub seccomp_flags: u64,
     /// What the agent is told that decides for the filter; the socket to it is passed.
     pub notify: Option<String>,
-    /// Files of `/proc/self` and what is written to them before the execution.
-    pub labels: Vec<(String, String)>,
+    /// SELinux label of the session keyring, which the process's own label must be allowed to use.
+    pub key_label: Option<String>,
+    /// Labels of security modules for the execution.
+    pub labels: Vec<Label>,
     pub args: Vec<String>,
     pub env: Vec<String>,
 }
@@ -95,11 +101,12 @@ pub(crate) struct ProcessPlan {
 pub(crate) fn create(spec: &Spec, confined: bool) -> Result<(Plan, Vec<HostMount>), Error> {
     check(spec)?;
     let mut host_mounts = Vec::new();
-    let mounts = planned::mounts(spec, confined, &mut host_mounts)?;
+    let mount_label = labels::of_mounts(spec)?;
+    let mounts = planned::mounts(spec, mount_label.as_deref(), confined, &mut host_mounts)?;
     let setup = Setup {
         hostname: spec.hostname.clone(),
         domainname: spec.domainname.clone(),
-        new_cgroup_ns: spec.has_new(NamespaceKind::Cgroup),
+        own_namespaces: own_namespaces(spec),
         joins_mounts: !spec.has_new(NamespaceKind::Mount),
         mounts,
         propagation: root_propagation(spec)?,
@@ -108,6 +115,7 @@ pub(crate) fn create(spec: &Spec, confined: bool) -> Result<(Plan, Vec<HostMount
         root_readonly: spec.root.as_ref().is_some_and(|r| r.readonly),
         masked_paths: paths("linux.maskedPaths", &spec.linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &spec.linux.readonly_paths)?,
+        mount_label,
         sysctl: sysctls(spec)?,
         cwd: spec.process.cwd.clone(),
     };
@@ -125,6 +133,15 @@ pub(crate) fn create(spec: &Spec, confined: bool) -> Result<(Plan, Vec<HostMount
 /// Validates what is to run in a container that exists.
 pub(crate) fn exec(spec: &Spec, p: &Process, kinds: i32) -> Result<Plan, Error> {
     Ok(Plan { join: kinds & !libc::CLONE_NEWPID, process: process(spec, p)?, ..Plan::default() })
+}
+
+/// The namespaces that a child makes for itself once it is where it belongs, `CLONE_NEW…`: a cgroup namespace is rooted
+/// at its maker's cgroup, and the file system of an IPC namespace's message queues is its maker's, which must be the
+/// container's root.
+pub(crate) fn own_namespaces(spec: &Spec) -> i32 {
+    let cgroup = if spec.has_new(NamespaceKind::Cgroup) { libc::CLONE_NEWCGROUP } else { 0 };
+    let ipc = spec.has_new(NamespaceKind::Ipc) && spec.uses_user_namespace();
+    cgroup | if ipc { libc::CLONE_NEWIPC } else { 0 }
 }
 
 fn process(spec: &Spec, p: &Process) -> Result<ProcessPlan, Error> {
@@ -145,6 +162,7 @@ fn process(spec: &Spec, p: &Process) -> Result<ProcessPlan, Error> {
         seccomp: spec.linux.seccomp.as_ref().map(seccomp::compile).transpose()?.unwrap_or_default(),
         seccomp_flags: spec.linux.seccomp.as_ref().map(seccomp::check).transpose()?.unwrap_or_default(),
         notify: spec.linux.seccomp.as_ref().filter(|s| seccomp::notifies(s)).map(|_| String::new()),
+        key_label: p.selinux_label.clone().filter(|label| !label.is_empty()),
         labels: labels::of(p)?,
         args: p.args.clone(),
         env: p.env.clone(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::labels::{self, Way};
 use crate::options::{self, Change, Options, Propagation, attr};
 use crate::plan::{clean, refused};
 use crate::spec::{Device, IdMapping, Mount, NamespaceKind, Spec};
@@ -34,7 +35,14 @@ pub(crate) struct PlannedMount {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum What {
     /// A new file system, of a namespace of the container or of a device.
-    FileSystem { kind: String, source: Option<String>, options: Vec<(String, Option<String>)>, attributes: u64 },
+    FileSystem {
+        kind: String,
+        source: Option<String>,
+        options: Vec<(String, Option<String>)>,
+        attributes: u64,
+        /// SELinux label that its root gets.
+        label: Option<String>,
+    },
     /// A mount that the parent made: its place among the descriptors, and whether it is a file.
     Passed { index: usize, file: bool },
     /// What is there already, with other attributes.
@@ -70,11 +78,17 @@ pub(crate) struct Idmap {
     pub gids: Vec<IdMapping>,
 }
 
-/// Sorts a configuration's mounts and devices. `confined`: the parent itself is in a user namespace.
-pub(crate) fn mounts(spec: &Spec, confined: bool, host: &mut Vec<HostMount>) -> Result<Mounts, Error> {
+/// Sorts a configuration's mounts and devices. `label`: what new file systems are labelled with; `confined`: the parent
+/// itself is in a user namespace.
+pub(crate) fn mounts(
+    spec: &Spec,
+    label: Option<&str>,
+    confined: bool,
+    host: &mut Vec<HostMount>,
+) -> Result<Mounts, Error> {
     let mut out = Mounts::default();
     for mount in &spec.mounts {
-        out.list.push(one(spec, mount, confined, host, &mut out.sealed)?);
+        out.list.push(one(spec, mount, label, confined, host, &mut out.sealed)?);
     }
     let at_dev = |m: &&PlannedMount| m.destination == "/dev";
     let made = host.iter().any(|h| matches!(h, HostMount::Dev { .. }));
@@ -112,6 +126,7 @@ pub(crate) fn under_dev(device: &Device) -> Option<&str> {
 fn one(
     spec: &Spec,
     m: &Mount,
+    label: Option<&str>,
     confined: bool,
     host: &mut Vec<HostMount>,
     sealed: &mut Vec<String>,
@@ -152,21 +167,23 @@ fn one(
             if o.change.set & attr::RDONLY != 0 {
                 sealed.push(destination.clone());
             }
-            let options = labelled(spec, kind, o.data);
+            let (options, label) = labelled(label, kind, o.data);
             let attributes = o.change.set & !(attr::NODEV | attr::RDONLY);
             match confined {
                 // The nodes are bound there, one by one.
-                true => What::FileSystem { kind: kind.into(), source: m.source.clone(), options, attributes },
+                true => What::FileSystem { kind: kind.into(), source: m.source.clone(), options, attributes, label },
                 false => passed(HostMount::Dev { options, attributes }),
             }
         }
         "cgroup" | "cgroup2" => {
-            What::FileSystem { kind: "cgroup2".into(), source: None, options: vec![], attributes: o.change.set }
+            let (kind, attributes) = ("cgroup2".into(), o.change.set);
+            What::FileSystem { kind, source: None, options: vec![], attributes, label: None }
         }
         "none" => return Err(field("has neither a type nor bind among its options".into())),
         _ => {
-            let options = labelled(spec, kind, o.data);
-            What::FileSystem { kind: kind.into(), source: m.source.clone(), options, attributes: o.change.set }
+            let (options, label) = labelled(label, kind, o.data);
+            let (kind, attributes) = (kind.into(), o.change.set);
+            What::FileSystem { kind, source: m.source.clone(), options, attributes, label }
         }
     };
     Ok(PlannedMount { destination, what, propagation, copy_up })
@@ -194,13 +211,45 @@ fn bind(m: &Mount, o: Options) -> Result<Bind, String> {
     })
 }
 
-/// The file system's options with the SELinux context, where it takes one.
-fn labelled(spec: &Spec, kind: &str, mut data: Vec<(String, Option<String>)>) -> Vec<(String, Option<String>)> {
-    if let Some(label) = spec.linux.mount_label.as_ref().filter(|l| !l.is_empty())
-        && matches!(kind, "tmpfs" | "devpts" | "mqueue")
-        && !data.iter().any(|(k, _)| k == "context")
-    {
-        data.push(("context".into(), Some(label.clone())));
+/// The file system's own options.
+type Data = Vec<(String, Option<String>)>;
+
+/// The options with the label among them, or the label that the root gets later. A mount's own goes before the container's.
+fn labelled(label: Option<&str>, kind: &str, mut data: Data) -> (Data, Option<String>) {
+    let Some(label) = label else { return (data, None) };
+    match labels::way(kind) {
+        Way::Option if !data.iter().any(|(key, _)| labels::MOUNT_OPTIONS.contains(&key.as_str())) => {
+            data.push(("context".into(), Some(label.into())));
+            (data, None)
+        }
+        Way::Attribute => (data, Some(label.into())),
+        Way::Option | Way::Policy => (data, None),
     }
-    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_is_labelled_the_way_that_the_kernel_takes() {
+        let label = "u:r:t:s0:c1,c2";
+        let context = || vec![("context".to_owned(), Some(label.to_owned()))];
+        for kind in ["tmpfs", "devpts"] {
+            assert_eq!(labelled(Some(label), kind, vec![]), (context(), None), "{kind}");
+        }
+        for kind in ["proc", "sysfs", "cgroup2"] {
+            assert_eq!(labelled(Some(label), kind, vec![]), (vec![], None), "{kind}");
+        }
+        assert_eq!(labelled(Some(label), "mqueue", vec![]), (vec![], Some(label.to_owned())));
+        assert_eq!(labelled(None, "tmpfs", vec![]), (vec![], None));
+    }
+
+    #[test]
+    fn a_mounts_own_label_goes_before_the_containers() {
+        for key in labels::MOUNT_OPTIONS {
+            let own = vec![(key.to_owned(), Some("u:r:own:s0".to_owned()))];
+            assert_eq!(labelled(Some("u:r:t:s0"), "tmpfs", own.clone()), (own, None));
+        }
+    }
 }

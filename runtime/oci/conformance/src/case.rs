@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::lab::{Lab, cgroup_v2};
+use crate::policies;
 
 /// What the machine must have for a case to mean anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,47 @@ pub(crate) enum Needs {
     Root,
     /// All controllers in cgroup v2.
     CgroupV2,
+    /// AppArmor with the suite's profiles.
+    AppArmor,
+    /// SELinux with the suite's policy.
+    SeLinux,
+}
+
+impl Needs {
+    /// By the words of the command line.
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        [Self::Root, Self::CgroupV2, Self::AppArmor, Self::SeLinux].into_iter().find(|needs| needs.word() == word)
+    }
+
+    /// The command line's word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::CgroupV2 => "cgroup-v2",
+            Self::AppArmor => "apparmor",
+            Self::SeLinux => "selinux",
+        }
+    }
+
+    /// What it is, for people.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::CgroupV2 => "cgroup v2",
+            Self::AppArmor => "AppArmor with the suite's profiles",
+            Self::SeLinux => "SELinux with the suite's policy",
+        }
+    }
+
+    /// Whether this machine has it.
+    pub(crate) fn is_here(self) -> bool {
+        match self {
+            Self::Root => true,
+            Self::CgroupV2 => cgroup_v2(),
+            Self::AppArmor => policies::apparmor(),
+            Self::SeLinux => policies::selinux(),
+        }
+    }
 }
 
 /// One requirement that can be observed.
@@ -37,12 +79,14 @@ impl Case {
         Self { name, section, needs: Needs::CgroupV2, run }
     }
 
-    /// Whether this machine has what it needs.
-    pub(crate) fn possible_here(&self) -> bool {
-        match self.needs {
-            Needs::Root => true,
-            Needs::CgroupV2 => cgroup_v2(),
-        }
+    /// A case about AppArmor.
+    pub(crate) const fn apparmor(name: &'static str, section: &'static str, run: fn(&Lab) -> Result<()>) -> Self {
+        Self { name, section, needs: Needs::AppArmor, run }
+    }
+
+    /// A case about SELinux.
+    pub(crate) const fn selinux(name: &'static str, section: &'static str, run: fn(&Lab) -> Result<()>) -> Self {
+        Self { name, section, needs: Needs::SeLinux, run }
     }
 }
 

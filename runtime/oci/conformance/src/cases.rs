@@ -1,5 +1,6 @@
 //! All cases.
 //!
+//! - `apparmor`: `process.apparmorProfile`, in force
 //! - `cgroups`: `linux.cgroupsPath` and `linux.resources`, in cgroup v2; `update`, `events`
 //! - `commands`: what engines ask of a runtime's command line beyond the specification
 //! - `credentials`: capabilities, no_new_privs, terminal
@@ -15,7 +16,9 @@
 //! - `root`: the root file system, masked and read-only paths, kernel parameters
 //! - `seccomp`: `linux.seccomp`
 //! - `security`: ways out of a container that others had open
+//! - `selinux`: `process.selinuxLabel`, `linux.mountLabel`, in force
 
+mod apparmor;
 mod cgroups;
 mod commands;
 mod credentials;
@@ -31,6 +34,7 @@ mod process;
 mod root;
 mod seccomp;
 mod security;
+mod selinux;
 
 use crate::case::Case;
 
@@ -54,6 +58,8 @@ pub(crate) fn all() -> Vec<Case> {
         exec::CASES,
         features::CASES,
         security::CASES,
+        apparmor::CASES,
+        selinux::CASES,
     ]
     .concat()
 }

@@ -15,13 +15,14 @@ use crate::run::{Place, run_all};
 use crate::{bench, cases, steps};
 
 const USAGE: &str = "\
-usage: keel-oci-conformance --runtime PATH [--runtime PATH...] [--table] [--quiet] [--cgroup-v2] [--json FILE]
+usage: keel-oci-conformance --runtime PATH [--runtime PATH...] [--table] [--quiet] [--needs THING...] [--json FILE]
                             [--at-once N] [NAME-PART...]
-       keel-oci-conformance --list [NAME-PART...]
+       keel-oci-conformance --list [--needs THING...] [NAME-PART...]
        keel-oci-conformance --bench N --runtime PATH [--runtime PATH...] [--json FILE]
        keel-oci-conformance --steps N --runtime PATH
 
-Runs each case with each runtime (with --cgroup-v2, those that need it); exit code 1 if one fails that isn't listed as a known deviation.";
+Runs each case with each runtime; exit code 1 if one fails that isn't listed as a known deviation. With --needs root,
+cgroup-v2, apparmor, selinux: only cases that need one of those, which this machine must have.";
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -30,7 +31,7 @@ struct Order {
     list: bool,
     table: bool,
     quiet: bool,
-    cgroup_v2: bool,
+    needs: Vec<Needs>,
     json: Option<PathBuf>,
     at_once: Option<usize>,
     bench: Option<u32>,
@@ -60,7 +61,10 @@ fn parse() -> Result<Order> {
             Long("list") => order.list = true,
             Long("table") => order.table = true,
             Long("quiet") => order.quiet = true,
-            Long("cgroup-v2") => order.cgroup_v2 = true,
+            Long("needs") => {
+                let word = parser.value()?.string()?;
+                order.needs.push(Needs::named(&word).with_context(|| format!("--needs {word}\n{USAGE}"))?);
+            }
             Long("json") => order.json = Some(parser.value()?.into()),
             Long("at-once") => order.at_once = Some(parser.value()?.parse()?),
             Long("bench") => order.bench = Some(parser.value()?.parse()?),
@@ -103,13 +107,19 @@ fn activate(words: Vec<OsString>) -> Result<Order> {
 fn run(order: &Order) -> Result<bool> {
     let all = cases::all();
     let wanted = |case: &&Case| order.parts.is_empty() || order.parts.iter().any(|p| case.name.contains(p.as_str()));
-    let needed = |case: &&Case| !order.cgroup_v2 || case.needs == Needs::CgroupV2;
+    let needed = |case: &&Case| order.needs.is_empty() || order.needs.contains(&case.needs);
     let chosen: Vec<Case> = all.iter().filter(wanted).filter(needed).copied().collect();
-    ensure!(!chosen.is_empty(), "no case is named like {:?}; --list shows them", order.parts);
+    if chosen.is_empty() {
+        let of = order.needs.iter().map(|needs| format!(" among those that need {}", needs.word())).collect::<String>();
+        bail!("no case is named like {:?}{of}; --list shows them", order.parts);
+    }
     if order.list {
         chosen.iter().for_each(|case| println!("{:50} {}", case.name, case.section));
         println!("{} cases", chosen.len());
         return Ok(true);
+    }
+    for needs in &order.needs {
+        ensure!(needs.is_here(), "this machine must have {}: it was asked for by --needs", needs.text());
     }
     let runtimes = order.runtimes.iter().map(|path| Runtime::find(path)).collect::<Result<Vec<_>>>()?;
     let place = Place::new()?;

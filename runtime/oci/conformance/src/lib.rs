@@ -9,6 +9,7 @@
 //! - `expect`: known deviations of known runtimes
 //! - `lab`: what a case works with
 //! - `leftovers`: what must be gone once a case has ended
+//! - `policies`: what the machine's security modules must have been given
 //! - `probe`: the program inside the containers, as hook, and as init of a bare guest
 //! - `process`: programs with a deadline
 //! - `report`: the table of results
@@ -28,6 +29,7 @@ mod container;
 mod expect;
 mod lab;
 mod leftovers;
+mod policies;
 mod probe;
 mod process;
 mod report;

@@ -42,7 +42,7 @@ pub(crate) fn line(ran: &Ran) -> String {
     match (mark(ran), &ran.outcome) {
         (Mark::Pass, _) => head("ok"),
         (Mark::Stale, _) => head("ok") + ": is listed as a deviation, but passes",
-        (Mark::Elsewhere, _) => head("elsewhere") + ": needs cgroup v2",
+        (Mark::Elsewhere, _) => head("elsewhere") + ": needs " + ran.case.needs.text(),
         (Mark::Known, _) => {
             let reason = expect::deviations(&ran.runtime).get(ran.case.name).copied().unwrap_or_default();
             head("known") + ": " + reason

@@ -62,7 +62,7 @@ impl Place {
     /// Runs one case.
     pub(crate) fn run(&self, case: &Case, runtime: &Runtime, number: usize) -> Ran {
         let begun = Instant::now();
-        let outcome = if case.possible_here() { self.attempt(case, runtime, number) } else { Outcome::Elsewhere };
+        let outcome = if case.needs.is_here() { self.attempt(case, runtime, number) } else { Outcome::Elsewhere };
         Ran { case: *case, runtime: runtime.name.clone(), outcome, took_ms: begun.elapsed().as_millis() }
     }
 

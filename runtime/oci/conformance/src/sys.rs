@@ -67,6 +67,18 @@ pub(crate) fn ignore(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// What SELinux labels the session keyring with (`KEYCTL_GET_SECURITY`), without the NUL byte at its end.
+pub(crate) fn session_keyring_label() -> io::Result<String> {
+    let mut label = [0u8; 256];
+    let (verb, keyring) = (libc::KEYCTL_GET_SECURITY, libc::KEY_SPEC_SESSION_KEYRING);
+    // SAFETY: the kernel writes at most as many bytes as the buffer, whose length it is told, has.
+    let length = unsafe { libc::syscall(libc::SYS_keyctl, verb, keyring, label.as_mut_ptr(), label.len()) };
+    match usize::try_from(length) {
+        Ok(length) => Ok(String::from_utf8_lossy(&label[..length.min(label.len())]).trim_end_matches('\0').into()),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Loads a kernel module, which may be compressed (`finit_module`, flag 4).
 pub(crate) fn load_module(file: &std::fs::File) -> io::Result<()> {
     use std::os::fd::AsRawFd as _;

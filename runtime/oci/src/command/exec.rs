@@ -95,6 +95,10 @@ fn process(args: &Args, spec: &Spec) -> Result<Process> {
         if process.cwd.is_empty() {
             process.cwd.clone_from(&spec.process.cwd);
         }
+        // A file that doesn't speak of them is no way to less confinement than the container's.
+        let own = &spec.process;
+        process.apparmor_profile = process.apparmor_profile.or_else(|| own.apparmor_profile.clone());
+        process.selinux_label = process.selinux_label.or_else(|| own.selinux_label.clone());
         return Ok(process);
     }
     let mut process = spec.process.clone();

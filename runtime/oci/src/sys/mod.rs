@@ -240,10 +240,10 @@ pub(crate) fn new_mount_namespace() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())
 }
 
-/// A cgroup namespace of its own, rooted where this process is.
-pub(crate) fn new_cgroup_namespace() -> io::Result<()> {
-    // SAFETY: affects the calling thread alone, and it is the only one.
-    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into())
+/// Namespaces of its own, `CLONE_NEW…`.
+pub(crate) fn new_namespaces(kinds: i32) -> io::Result<()> {
+    // SAFETY: plain numbers; affects the calling thread alone, and it is the only one.
+    check(unsafe { libc::unshare(kinds) }.into())
 }
 
 /// Loads a device filter (`BPF_PROG_TYPE_CGROUP_DEVICE`) and attaches it to a cgroup.

@@ -39,6 +39,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("users.unmapped-user", "config-linux.md#user-namespace-mappings", unmapped),
     Case::new("users.root-has-no-rights-outside", "config-linux.md#user-namespace-mappings", no_rights),
     Case::new("users.own-the-other-namespaces", "user_namespaces(7)", own_others),
+    Case::new("users.message-queues-are-roots", "ipc_namespaces(7)", queues),
     Case::new("users.devices-are-there", "config-linux.md#default-devices", devices),
 ];
 
@@ -260,6 +261,13 @@ fn several(lab: &Lab) -> Result<()> {
 
 fn unmapped(lab: &Lab) -> Result<()> {
     lab.refused(&mapped(lab)?.set("/process/user", json!({ "uid": 70_000, "gid": 0 }))).map(drop)
+}
+
+fn queues(lab: &Lab) -> Result<()> {
+    // Whose they are is decided when the namespace is made: by the container's root, or by nobody inside.
+    let answers = lab.run(&mapped(lab)?, json!([["stat", "/dev/mqueue"], ["chmod", "/dev/mqueue", 0o700]]))?;
+    same!(answers.ok(0)?["uid"], 0, "owner of /dev/mqueue");
+    answers.ok(1).context("closing it to others").map(drop)
 }
 
 fn no_rights(lab: &Lab) -> Result<()> {

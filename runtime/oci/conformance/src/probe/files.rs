@@ -24,6 +24,7 @@ pub(super) fn step(s: &Step) -> Option<io::Result<Value>> {
         "lstat" => s.text(0).and_then(fs::symlink_metadata).map(described),
         "list" => s.text(0).and_then(list),
         "readlink" => s.text(0).and_then(fs::read_link).map(|path| json!(path.to_string_lossy())),
+        "xattr" => xattr(s),
         "mkdir" => s.text(0).and_then(fs::create_dir).map(|()| Value::Null),
         "remove" => s.text(0).and_then(fs::remove_file).map(|()| Value::Null),
         "rmdir" => s.text(0).and_then(fs::remove_dir).map(|()| Value::Null),
@@ -83,6 +84,13 @@ fn list(path: &str) -> io::Result<Value> {
     }
     names.sort();
     Ok(json!(names))
+}
+
+/// An extended attribute of a file, without the NUL byte that ends labels.
+fn xattr(s: &Step) -> io::Result<Value> {
+    let mut value = [0; 4096];
+    let length = rustix::fs::getxattr(s.text(0)?, s.text(1)?, &mut value)?;
+    Ok(json!(String::from_utf8_lossy(&value[..length]).trim_end_matches('\0')))
 }
 
 fn link(s: &Step) -> io::Result<Value> {

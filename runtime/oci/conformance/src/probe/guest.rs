@@ -1,7 +1,8 @@
 //! Init of a bare guest: readies the machine, runs one program, reports how it ended, switches off.
 //!
-//! The initramfs holds `/init` (this program), `/job.json` (`{"command": […], "environment": {…}}`) and whatever the
-//! program needs. What it prints goes to the virtio port `out`, its exit code to `status`.
+//! The initramfs holds `/init` (this program), `/job.json` (`{"command": […], "environment": {…}, "policies": {file: where
+//! the kernel takes it}}`) and whatever the program needs. What it prints goes to the virtio port `out`, its exit code to
+//! `status`.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -39,6 +40,11 @@ fn job() -> io::Result<i32> {
     let job: Value = serde_json::from_slice(&fs::read("/job.json")?)?;
     let words: Vec<&str> = job["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let program = words.first().ok_or_else(|| io::Error::other("/job.json names no command"))?;
+    for (file, entry) in job["policies"].as_object().into_iter().flatten() {
+        // In one piece, as the kernel wants it.
+        let given = fs::read(file).and_then(|policy| fs::write(entry.as_str().unwrap_or_default(), policy));
+        given.map_err(|e| io::Error::other(format!("give {file} to the kernel at {entry}: {e}")))?;
+    }
     let out = port("out")?;
     let mut command = Command::new(program);
     command.args(&words[1..]).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
@@ -73,6 +79,12 @@ fn ready() -> io::Result<()> {
     {
         fs::create_dir_all(point)?;
         mount(kind, point, kind, none, c"")?;
+    }
+    // Only one of these modules is in force; the other has no such folder.
+    for (kind, point) in [("securityfs", "/sys/kernel/security"), ("selinuxfs", "/sys/fs/selinux")] {
+        if Path::new(point).exists() {
+            mount(kind, point, kind, none, c"")?;
+        }
     }
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?;
     for name in controllers.split_whitespace() {

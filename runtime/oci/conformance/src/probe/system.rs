@@ -30,6 +30,7 @@ pub(super) fn step(s: &Step) -> Option<io::Result<Value>> {
         "ignore" => ignore(s),
         "descriptor" => descriptor(s),
         "notify" => notify(),
+        "keyring-label" => crate::sys::session_keyring_label().map(|label| json!(label)),
         _ => return None,
     })
 }
