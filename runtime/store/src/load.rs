@@ -9,9 +9,10 @@ use std::io::{self, Read};
 
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::layer::archive::{Archive, Kind};
+use crate::layer::archive::Archive;
 use crate::layer::codec::Decoder;
 use crate::layer::depot::{Depot, Unpacked};
+use crate::layer::head::Kind;
 use crate::layer::unpack::{self, Measured};
 use crate::model::{ArchiveImage, ConfigFile, Descriptor, MAX_CONFIG_BYTES, Manifest, Platform};
 use crate::progress::{Progress, Status};
@@ -57,7 +58,7 @@ pub fn read(depot: &Depot, stream: &mut dyn Read, progress: &mut dyn FnMut(Progr
     let mut files = Files::default();
     let mut json_bytes: u64 = 0;
     for _ in 0..MAX_FILES {
-        let Some(head) = archive.next().map_err(read_error)? else { return bind(depot, files) };
+        let Some(head) = archive.next_head().map_err(read_error)? else { return bind(depot, files) };
         let name = clean(&head.path)?;
         match head.kind {
             Kind::File => {}

@@ -65,11 +65,6 @@ pub fn write(root: &Root, file: impl AsFd, name: &[u8], value: &[u8]) -> io::Res
     }
 }
 
-/// An attribute's name from the key of a pax record.
-pub fn name_in_pax(key: &[u8]) -> Option<&[u8]> {
-    key.strip_prefix(PAX_PREFIX)
-}
-
 /// As the content of a pax header: `length key=value\n`, where the length counts its own digits.
 pub fn pax_records(attributes: &[Attribute]) -> Vec<u8> {
     let mut records = Vec::new();

@@ -60,16 +60,50 @@ fn capabilities_and_users_attributes_come_along() {
     let set = |name: &str, value: &[u8]| rustix::fs::fsetxattr(&file, name, value, rustix::fs::XattrFlags::empty());
     set("user.any", b"a=\0b").unwrap();
     set("security.capability", &capability).unwrap();
-    set("user.with", b"a\nline").unwrap();
+    set("user.lines", b"a\n9 x=y\n\n").unwrap();
+    set("user.no", b"\n").unwrap();
     set("trusted.overlay.redirect", b"/etc").unwrap();
     let archive = packed(&root(from.path()), "/");
     unpack(&root(to.path()), Path::new("/"), &mut archive.as_slice(), UnpackOptions::default()).unwrap();
     let file = fs::File::open(to.path().join(&name)).unwrap();
     let found = super::attributes::read(&root(to.path()), &file).unwrap();
-    assert_eq!(found, [(b"security.capability".to_vec(), capability), (b"user.any".to_vec(), b"a=\0b".to_vec())]);
+    let expected = [
+        (&b"security.capability"[..], capability.as_slice()),
+        (b"user.any", b"a=\0b"),
+        (b"user.lines", b"a\n9 x=y\n\n"),
+        (b"user.no", b"\n"),
+    ];
+    assert_eq!(found, expected.map(|(name, value)| (name.to_vec(), value.to_vec())));
     let mut buffer = [0; 512];
     let length = rustix::fs::flistxattr(&file, &mut buffer[..]).unwrap();
     assert!(!String::from_utf8_lossy(&buffer[..length]).contains("trusted"), "the overlay's own attributes stay away");
+}
+
+#[test]
+fn archives_of_gnu_tar_keep_holes_and_times() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = fs::File::create(from.path().join("sparse")).unwrap();
+    file.write_all_at(b"begin", 0).unwrap();
+    file.write_all_at(b"middle", 5 << 20).unwrap();
+    file.set_len(9 << 20).unwrap();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_700_000_000, 123_456_789);
+    file.set_modified(time).unwrap();
+    for format in ["pax", "gnu"] {
+        let mut tar = std::process::Command::new("tar");
+        let output = tar.args(["-cSf", "-", "--format", format, "-C"]).arg(from.path()).arg("sparse").output().unwrap();
+        assert!(output.status.success(), "tar: {}", String::from_utf8_lossy(&output.stderr));
+        let options = UnpackOptions { max_bytes: Some(9 << 20), ..UnpackOptions::default() };
+        unpack(&root(to.path()), Path::new("/"), &mut output.stdout.as_slice(), options).unwrap();
+        let made = to.path().join("sparse");
+        assert!(fs::read(&made).unwrap() == fs::read(from.path().join("sparse")).unwrap(), "{format}");
+        let meta = fs::metadata(&made).unwrap();
+        assert!(meta.blocks() * 512 < 1 << 20, "{format}: its holes take {} blocks", meta.blocks());
+        assert_eq!(meta.mtime_nsec(), if format == "pax" { 123_456_789 } else { 0 });
+        let small = UnpackOptions { max_bytes: Some((9 << 20) - 1), ..options };
+        let refused = unpack(&root(to.path()), Path::new("/"), &mut output.stdout.as_slice(), small);
+        assert!(matches!(refused, Err(UnpackError::Refused(_))), "{refused:?}");
+    }
 }
 
 #[test]
@@ -130,6 +164,19 @@ fn hostile_names_and_kinds_are_refused() {
         assert!(matches!(result, Err(UnpackError::Refused(_))), "{name:?}: {result:?}");
     }
     assert!(unpack(&root(into.path()), Path::new("/"), &mut &[1_u8; 700][..], options).is_err());
+}
+
+#[test]
+fn numbers_that_a_client_left_blank_are_0() {
+    let to = tempfile::tempdir().unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, "blank", &b"b"[..]).unwrap();
+    let archive = builder.into_inner().unwrap();
+    unpack(&root(to.path()), Path::new("/"), &mut archive.as_slice(), UnpackOptions::default()).unwrap();
+    let meta = fs::metadata(to.path().join("blank")).unwrap();
+    assert_eq!((meta.len(), meta.permissions().mode() & 0o7777), (1, 0));
 }
 
 #[test]

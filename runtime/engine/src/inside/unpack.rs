@@ -2,13 +2,14 @@
 //! see [`super::root`]), and sizes may lie (the archive then ends early).
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use keel_store::{Archive, Head, Kind};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
-use tar::{Archive, Entry, EntryType};
 
 use super::attributes;
 use super::root::{Meta, Root};
@@ -57,15 +58,17 @@ pub enum UnpackError {
 pub fn unpack(root: &Root, into: &Path, input: &mut dyn Read, options: UnpackOptions) -> Result<(), UnpackError> {
     let mut archive = Archive::new(input);
     let mut unpacker = Unpacker { root, into, options, times: Vec::new(), bytes: 0 };
-    for (count, entry) in archive.entries().map_err(UnpackError::Read)?.enumerate() {
-        if count >= MAX_ENTRIES {
+    let mut count = 0;
+    while let Some(head) = archive.next_head().map_err(UnpackError::Read)? {
+        count += 1;
+        if count > MAX_ENTRIES {
             return Err(UnpackError::Refused(format!("the archive has more than {MAX_ENTRIES} entries")));
         }
-        unpacker.entry(entry.map_err(UnpackError::Read)?)?;
+        unpacker.entry(&head, &mut archive)?;
     }
     unpacker.set_times();
     // What follows the end marker is padding; a client that is still sending it must not see the connection close.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(UnpackError::Read)
+    io::copy(archive.source(), &mut io::sink()).map(drop).map_err(UnpackError::Read)
 }
 
 struct Unpacker<'a> {
@@ -73,7 +76,7 @@ struct Unpacker<'a> {
     into: &'a Path,
     options: UnpackOptions,
     /// Folders and their times, which making files in them would change again.
-    times: Vec<(PathBuf, i64)>,
+    times: Vec<(PathBuf, Timestamps)>,
     /// Bytes of files so far.
     bytes: u64,
 }
@@ -85,21 +88,16 @@ struct Name {
 }
 
 impl Unpacker<'_> {
-    fn entry(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), UnpackError> {
-        let bytes = entry.path_bytes().into_owned();
-        let shown = String::from_utf8_lossy(&bytes).into_owned();
-        let Name { above, last } = self.name(&bytes)?;
-        let kind = entry.header().entry_type();
+    fn entry(&mut self, head: &Head, archive: &mut Archive<impl Read>) -> Result<(), UnpackError> {
+        let shown = String::from_utf8_lossy(&head.path).into_owned();
+        let Name { above, last } = self.name(&head.path)?;
         let Some(last) = last else { return Ok(()) };
-        self.bytes = self.bytes.saturating_add(entry.size());
+        self.bytes = self.bytes.saturating_add(head.real_bytes());
         if let Some(most) = self.options.max_bytes.filter(|most| self.bytes > *most) {
             return Err(UnpackError::Refused(format!("the archive's files take more than {most} bytes")));
         }
-        let target = match kind {
-            EntryType::Link => Some(self.name(&entry.link_name_bytes().unwrap_or_default())?),
-            _ => None,
-        };
-        let made = self.make(&mut entry, &above, &last, target, &shown);
+        let target = if head.kind == Kind::HardLink { Some(self.name(&head.link)?) } else { None };
+        let made = self.make(head, archive, (&above, &last), target, &shown);
         made.map_err(|error| match error.downcast::<UnpackError>() {
             Ok(refused) => refused,
             Err(source) => UnpackError::Make { path: shown, source },
@@ -108,37 +106,30 @@ impl Unpacker<'_> {
 
     fn make(
         &mut self,
-        entry: &mut Entry<'_, impl Read>,
-        above: &Path,
-        last: &OsStr,
+        head: &Head,
+        archive: &mut Archive<impl Read>,
+        (above, last): (&Path, &OsStr),
         target: Option<Name>,
         shown: &str,
     ) -> io::Result<()> {
         let folder = self.folder(above, 0)?;
-        let kind = entry.header().entry_type();
-        let is_folder = kind == EntryType::Directory;
-        let there = self.make_room(&folder, last, is_folder, shown)?;
-        let mode = Mode::from_raw_mode(self.options.mode.unwrap_or(entry.header().mode()?) & 0o7777);
-        let mtime_s = i64::try_from(entry.header().mtime()?).unwrap_or(0);
-        match kind {
-            EntryType::Directory => {
+        let there = self.make_room(&folder, last, head.kind == Kind::Folder, shown)?;
+        match head.kind {
+            Kind::Folder => {
                 if !there {
                     rustix::fs::mkdirat(&folder, last, Mode::from_raw_mode(0o700))?;
                 }
                 if self.times.len() < MAX_FOLDER_TIMES {
-                    self.times.push((above.join(last), mtime_s));
+                    self.times.push((above.join(last), times(head)));
                 }
             }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            Kind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = rustix::fs::openat(&folder, last, flags, Mode::from_raw_mode(0o600))?;
-                io::copy(entry, &mut std::fs::File::from(file))?;
+                fill(&mut file.into(), head, &mut archive.content(false))?;
             }
-            EntryType::Symlink => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                rustix::fs::symlinkat(OsStr::from_bytes(&target), &folder, last)?;
-            }
-            EntryType::Link => {
+            Kind::Symlink => rustix::fs::symlinkat(OsStr::from_bytes(&head.link), &folder, last)?,
+            Kind::HardLink => {
                 let Some(Name { above, last: Some(name) }) = target else {
                     return Err(refused(format!("{shown} is a link to the archive's top")));
                 };
@@ -146,55 +137,35 @@ impl Unpacker<'_> {
                 // Its owner and mode are the first name's.
                 return Ok(rustix::fs::linkat(&from, &name, &folder, last, AtFlags::empty())?);
             }
-            EntryType::Fifo => {
+            Kind::Fifo => {
                 rustix::fs::mknodat(&folder, last, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
             }
-            EntryType::Char | EntryType::Block => {
+            Kind::Char | Kind::Block => {
                 return Err(refused(format!("{shown} is a device: devices are given with --device, not copied")));
             }
-            _ => return Ok(()),
         }
-        self.dress(&folder, last, entry, mode, mtime_s)?;
-        if kind.is_file() {
-            self.attributes(&folder, last, entry)?;
-        }
-        Ok(())
+        self.dress(&folder, last, head)?;
+        if head.kind == Kind::File { self.attributes(&folder, last, head) } else { Ok(()) }
     }
 
     /// After the owner: a change of that takes capabilities away.
-    fn attributes(&self, folder: &OwnedFd, name: &OsStr, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
-        let mut found = Vec::new();
-        // The library takes a line feed for a record's end: an attribute whose value has one, and what follows it, are
-        // passed over.
-        for record in entry.pax_extensions()?.into_iter().flatten().map_while(Result::ok) {
-            let name = attributes::name_in_pax(record.key_bytes());
-            found.extend(name.map(|name| (name.to_vec(), record.value_bytes().to_vec())));
-        }
-        if found.is_empty() {
+    fn attributes(&self, folder: &OwnedFd, name: &OsStr, head: &Head) -> io::Result<()> {
+        if head.xattrs.is_empty() {
             return Ok(());
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(folder, name, flags, Mode::empty())?;
-        found.iter().try_for_each(|(name, value)| attributes::write(self.root, &file, name, value))
+        head.xattrs.iter().try_for_each(|(name, value)| attributes::write(self.root, &file, name, value))
     }
 
     /// Gives what was made its owner, mode and time, in this order: a change of owner takes mode bits away.
-    fn dress(
-        &self,
-        folder: &OwnedFd,
-        name: &OsStr,
-        entry: &Entry<'_, impl Read>,
-        mode: Mode,
-        mtime_s: i64,
-    ) -> io::Result<()> {
-        let (uid, gid) = match self.options.owner {
-            Some((uid, gid)) => (u64::from(uid), u64::from(gid)),
-            None => (entry.header().uid()?, entry.header().gid()?),
-        };
-        let (uid, gid) = self.root.outside(uid, gid);
+    fn dress(&self, folder: &OwnedFd, name: &OsStr, head: &Head) -> io::Result<()> {
+        let mode = Mode::from_raw_mode(self.options.mode.unwrap_or(head.mode) & 0o7777);
+        let (uid, gid) = self.options.owner.unwrap_or((head.uid, head.gid));
+        let (uid, gid) = self.root.outside(uid.into(), gid.into());
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        if entry.header().entry_type() != EntryType::Symlink {
+        if head.kind != Kind::Symlink {
             // Nobody but the container can have put a link there since it was made, and its own root is all that
             // such a link could lead to if it were followed.
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -203,7 +174,7 @@ impl Unpacker<'_> {
                 rustix::fs::chmod(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)), mode)?;
             }
         }
-        set_time(folder, name, mtime_s)
+        Ok(rustix::fs::utimensat(folder, name, &times(head), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Removes what is in the way. Whether a folder is there already that a folder is to become.
@@ -259,10 +230,10 @@ impl Unpacker<'_> {
     }
 
     fn set_times(&self) {
-        for (path, mtime_s) in self.times.iter().rev() {
+        for (path, times) in self.times.iter().rev() {
             // Only a time, of a folder that may have gone by now.
             if let Ok(folder) = self.root.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
-                let _ = rustix::fs::futimens(&folder, &times(*mtime_s));
+                let _ = rustix::fs::futimens(&folder, times);
             }
         }
     }
@@ -272,11 +243,17 @@ fn refused(message: String) -> io::Error {
     io::Error::other(UnpackError::Refused(message))
 }
 
-fn times(mtime_s: i64) -> Timestamps {
-    let time = Timespec { tv_sec: mtime_s, tv_nsec: 0 };
+fn times(head: &Head) -> Timestamps {
+    let time = Timespec { tv_sec: head.mtime_s, tv_nsec: head.mtime_ns.into() };
     Timestamps { last_access: time, last_modification: time }
 }
 
-fn set_time(folder: &OwnedFd, name: &OsStr, mtime_s: i64) -> io::Result<()> {
-    Ok(rustix::fs::utimensat(folder, name, &times(mtime_s), AtFlags::SYMLINK_NOFOLLOW)?)
+/// Writes a file's content; holes stay holes.
+fn fill(file: &mut File, head: &Head, content: &mut impl Read) -> io::Result<()> {
+    let Some(map) = &head.sparse else { return io::copy(content, file).map(drop) };
+    for (offset, length) in &map.segments {
+        file.seek(SeekFrom::Start(*offset))?;
+        io::copy(&mut content.take(*length), file)?;
+    }
+    file.set_len(map.real_bytes)
 }

@@ -4,72 +4,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use super::pax::{pax_number, pax_records, pax_time};
+use super::head::{Extended, Head, Kind, head, number};
+use super::pax::{pax_number, pax_records};
 use super::sparse;
 
 /// Size of a block.
 pub const BLOCK_BYTES: usize = 512;
 /// Longest extended header: a pax record with an ACL or a long name is far smaller.
 const MAX_EXTENDED_BYTES: u64 = 1 << 20;
-/// Extended attributes of one entry.
-const MAX_XATTRS: usize = 64;
-/// Prefix of extended attributes in pax records.
-const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
-
-/// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Regular file.
-    File,
-    /// Hard link to an earlier entry.
-    HardLink,
-    /// Symbolic link.
-    Symlink,
-    /// Character device.
-    Char,
-    /// Block device.
-    Block,
-    /// Folder.
-    Folder,
-    /// Named pipe.
-    Fifo,
-}
-
-/// Head of an entry. Its content, `size_bytes` long, is read from [`Archive::content`].
-#[derive(Clone, Debug)]
-pub struct Head {
-    /// What it is.
-    pub kind: Kind,
-    /// Path as in the archive.
-    pub path: Vec<u8>,
-    /// Target of a link.
-    pub link: Vec<u8>,
-    /// Permission bits with set-user-ID and the like.
-    pub mode: u32,
-    /// User.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Seconds since 1970.
-    pub mtime_s: i64,
-    /// Nanoseconds beyond.
-    pub mtime_ns: u32,
-    /// Device number.
-    pub device: (u32, u32),
-    /// Extended attributes.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Length of the content.
-    pub size_bytes: u64,
-    /// A sparse file: where its content belongs.
-    pub sparse: Option<sparse::Map>,
-}
-
-impl Head {
-    /// Length of the file, holes included.
-    pub fn real_bytes(&self) -> u64 {
-        self.sparse.as_ref().map_or(self.size_bytes, |map| map.real_bytes)
-    }
-}
 
 /// Takes note of the bytes of an archive that aren't kept as a file's content.
 pub trait Note {
@@ -92,14 +34,6 @@ pub struct Archive<R, N = ()> {
     content_left: u64,
     /// Padding after the content.
     padding: u64,
-}
-
-/// What the extended headers before an entry say of it.
-#[derive(Default)]
-struct Extended {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    records: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl<R: Read> Archive<R> {
@@ -136,13 +70,13 @@ impl<R: Read, N: Note> Archive<R, N> {
     }
 
     /// The next entry; `None` at the end of the archive. What is left of the content before is passed over.
-    pub fn next(&mut self) -> io::Result<Option<Head>> {
+    pub fn next_head(&mut self) -> io::Result<Option<Head>> {
         let mut extended = Extended::default();
         // An entry has at most one extended header of each kind; more are a loop without progress.
         for _ in 0..8 {
             self.skip()?;
             let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.entry_size()?;
+            let size = number(&header.as_old().size, || header.entry_size())?;
             let kind = match header.entry_type().as_byte() {
                 b'L' => {
                     extended.path = Some(until_nul(self.extension(size)?));
@@ -304,65 +238,6 @@ impl<R: Read, N: Note> Read for Content<'_, R, N> {
         }
         Ok(count)
     }
-}
-
-fn head(
-    kind: Kind,
-    header: &tar::Header,
-    records: &BTreeMap<Vec<u8>, Vec<u8>>,
-    extended: Extended,
-) -> io::Result<Head> {
-    let record = |name: &str| records.get(name.as_bytes());
-    let (mtime_s, mtime_ns) = match record("mtime") {
-        Some(text) => pax_time(text).ok_or_else(|| bad("an unusable time in a pax header"))?,
-        None => (i64::try_from(header.mtime()?).unwrap_or(i64::MAX), 0),
-    };
-    let path = record("path").cloned().or(extended.path).unwrap_or_else(|| header.path_bytes().into_owned());
-    let link = record("linkpath")
-        .cloned()
-        .or(extended.link)
-        .unwrap_or_else(|| header.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default());
-    let device = (header.device_major().ok().flatten().unwrap_or(0), header.device_minor().ok().flatten().unwrap_or(0));
-    let size = match record("size") {
-        Some(text) => pax_number(text).ok_or_else(|| bad("an unusable size in a pax header"))?,
-        None => header.entry_size()?,
-    };
-    // Before POSIX, folders were regular files whose name ends in a slash.
-    let kind = if kind == Kind::File && path.ends_with(b"/") { Kind::Folder } else { kind };
-    let xattrs: Vec<_> = records
-        .iter()
-        .filter_map(|(key, value)| Some((key.strip_prefix(XATTR_PREFIX)?.to_vec(), value.clone())))
-        .collect();
-    if xattrs.len() > MAX_XATTRS {
-        return Err(bad(format!("more than {MAX_XATTRS} extended attributes on one entry")));
-    }
-    Ok(Head {
-        kind,
-        path,
-        link,
-        mode: header.mode()? & 0o7777,
-        uid: id(record("uid"), header.uid()?)?,
-        gid: id(record("gid"), header.gid()?)?,
-        mtime_s,
-        mtime_ns,
-        device,
-        xattrs,
-        // Only regular files have content; what a header claims for others is a relic (hard links in old formats).
-        size_bytes: if matches!(kind, Kind::File) { size } else { 0 },
-        sparse: None,
-    })
-}
-
-fn id(record: Option<&Vec<u8>>, header: u64) -> io::Result<u32> {
-    let value = match record {
-        Some(text) => pax_number(text).ok_or_else(|| bad("an unusable user or group in a pax header"))?,
-        None => header,
-    };
-    // 2^32-1 means "no one" to the kernel.
-    u32::try_from(value)
-        .ok()
-        .filter(|id| *id != u32::MAX)
-        .ok_or_else(|| bad(format!("user or group {value} is too large")))
 }
 
 fn check_sum(header: &tar::Header) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Layers: archives in, recipes and objects out.
 //!
-//! - `archive`, `pax`, `sparse`: entries of a tar stream, under caps
+//! - `archive`, `head`, `pax`, `sparse`: entries of a tar stream, under caps
 //! - `assemble`, `recipe`: the archive put together again, byte for byte
 //! - `codec`: gzip, zstd or none
 //! - `depot`: what is kept of layers, and layers in the making
@@ -13,6 +13,7 @@ pub mod archive;
 pub mod assemble;
 pub mod codec;
 pub mod depot;
+pub mod head;
 pub mod path;
 mod pax;
 mod recipe;

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::archive::{Archive, Head};
+use super::archive::Archive;
+use super::head::Head;
 use super::recipe::{Reader, Record};
 use super::walk::{Contents, Failure, walk};
 use crate::digest::ObjectId;

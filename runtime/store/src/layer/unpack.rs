@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::archive::{Archive, Head, Note};
+use super::archive::{Archive, Note};
 use super::codec::Decoder;
+use super::head::Head;
 use super::recipe::Writer;
 use super::walk::{Contents, Failure, MAX_LAYER_BYTES, NoteError, read_error, walk};
 use crate::digest::{Digest, HashRead};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use super::archive::{Archive, Head, Kind, Note};
+use super::archive::{Archive, Note};
+use super::head::{Head, Kind};
 use super::path::{LayerPath, Name, meaning};
 use crate::error::Error;
 use crate::tree::{Attributes, Body, Device, Refused, Tree};
@@ -54,7 +55,7 @@ pub fn walk<R: Read, N: Note>(
 ) -> Result<u64, Error> {
     let (mut size_bytes, mut real_bytes): (u64, u64) = (0, 0);
     for count in 0.. {
-        let Some(head) = archive.next().map_err(|source| read_error(label.to_owned(), source))? else { break };
+        let Some(head) = archive.next_head().map_err(|source| read_error(label.to_owned(), source))? else { break };
         let explain = |failure| explain(label, &head.path, failure);
         size_bytes = size_bytes.saturating_add(head.size_bytes);
         real_bytes = real_bytes.saturating_add(head.real_bytes());

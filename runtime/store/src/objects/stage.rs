@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::list::Object;
 use super::seal::Seals;
 use crate::digest::ObjectId;
-use crate::layer::archive::Head;
+use crate::layer::head::Head;
 use crate::layer::sparse::Map;
 use crate::layer::walk::Failure;
 use crate::verity::Hasher;

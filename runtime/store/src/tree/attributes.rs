@@ -1,6 +1,6 @@
 //! What a file has beside its content.
 
-use crate::layer::archive::Head;
+use crate::layer::head::Head;
 
 /// Longest value of an extended attribute that its length field holds (XATTR_SIZE_MAX is one more).
 const MAX_VALUE_BYTES: usize = u16::MAX as usize;
