@@ -4,6 +4,7 @@
 //! images and containers on the host's state file system, and see the machine's own kernel; what is left out of the
 //! comparison is nothing but the unpacking of that container. The client (`qemu-tests/load`) calls each engine's socket.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,23 +63,13 @@ pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     let mut all = Vec::new();
     for (figure, verb, network) in [("run", "run", "none"), ("run_network", "run", "bridge"), ("exec", "exec", "none")]
     {
-        let mut samples: Samples = ENGINES.iter().map(|(name, _)| (*name, Vec::new())).collect();
-        for _ in 0..BATCHES {
-            for ((name, socket), (_, times)) in ENGINES.iter().zip(&mut samples) {
-                // Podman keeps "bridge" for its own default network under another name.
-                let network = if *name == "podman" && network == "bridge" { "podman" } else { network };
-                let words = [verb, "--socket", socket, "--rounds", ROUNDS, "--network", network];
-                times.push(guest.load(&words)?["busyMs"].as_f64().context("busyMs")?);
-            }
-        }
-        all.push((figure, samples));
+        all.push((figure, guest.times(verb, network)?));
     }
-    let idle: Vec<(&str, Value)> = ENGINES
-        .iter()
-        .map(|(name, socket)| {
-            Ok((*name, guest.load(&["idle", "--socket", socket, "--count", IDLE, "--network", "none"])?))
-        })
-        .collect::<Result<_>>()?;
+    let mut idle = Vec::new();
+    for (name, socket) in ENGINES {
+        let words = ["idle", "--socket", socket, "--count", IDLE, "--network", "none"];
+        idle.extend(of_engine(name, guest.load(&words))?.map(|document| (name, document)));
+    }
     let mut figures = ratios(&all);
     figures.push(overhead(&idle)?);
     figures.push(guest.back()?);
@@ -102,6 +93,17 @@ pub fn many(build: &Build) -> Result<Vec<Figure>> {
     Ok(vec![figure])
 }
 
+/// What was measured of an engine. A peer that can't be measured is absent, with the reason said; ours must work.
+fn of_engine(name: &str, measured: Result<Value>) -> Result<Option<Value>> {
+    match measured {
+        Err(error) if name != "keel" => {
+            eprintln!("{name} is left out: {error:#}");
+            Ok(None)
+        }
+        measured => measured.map(Some),
+    }
+}
+
 /// Milliseconds by engine.
 type Samples = Vec<(&'static str, Vec<f64>)>;
 
@@ -113,8 +115,11 @@ fn ratios(all: &[(&str, Samples)]) -> Vec<Figure> {
     let mut figures = Vec::new();
     let mut ratio = |key, of: &str, peer: &str, goal, how: &str| {
         let Some((_, samples)) = all.iter().find(|(figure, _)| *figure == of) else { return };
-        let theirs = median(times(samples, peer));
-        let ours = times(samples, "keel");
+        let (theirs, ours) = (times(samples, peer), times(samples, "keel"));
+        if theirs.is_empty() {
+            return;
+        }
+        let theirs = median(theirs);
         figures.push(Figure::new(key, "", goal, how, ours.iter().map(|time| time / theirs).collect()));
     };
     ratio("run_vs_docker", "run", "docker", Some(0.2), how);
@@ -129,7 +134,8 @@ fn ratios(all: &[(&str, Samples)]) -> Vec<Figure> {
         let ours = times(samples, "keel");
         let mut figure =
             Figure::new(key, "ms", None, &format!("the time itself, mean of {ROUNDS} rounds a sample"), ours.to_vec());
-        figure.peers = ["docker", "podman"].map(|peer| (peer.to_owned(), median(times(samples, peer)))).into();
+        let peers = ["docker", "podman"].into_iter().filter(|peer| !times(samples, peer).is_empty());
+        figure.peers = peers.map(|peer| (peer.to_owned(), median(times(samples, peer)))).collect();
         figures.push(figure);
     }
     figures
@@ -162,10 +168,33 @@ impl Guest {
     fn start(build: &Build, name: &str) -> Result<Self> {
         let guest = Self::prepare(build, name, &packages(build)?, "", &[])?;
         guest.start_peers("default", "")?;
-        for (_, socket) in ENGINES.iter().skip(1) {
-            guest.load(&["load", "--socket", socket, "--file", "/web.tar"]).with_context(|| guest.peers_log())?;
+        for (name, socket) in ENGINES.iter().skip(1) {
+            let loaded = guest.load(&["load", "--socket", socket, "--file", "/web.tar"]);
+            of_engine(name, loaded.with_context(|| guest.peers_log()))?;
         }
         Ok(guest)
+    }
+
+    /// The engines' times of a verb, measured in turn. One that fails takes no further turn.
+    fn times(&self, verb: &str, network: &str) -> Result<Samples> {
+        let mut samples: Samples = ENGINES.iter().map(|(name, _)| (*name, Vec::new())).collect();
+        let mut failed = HashSet::new();
+        for _ in 0..BATCHES {
+            for ((name, socket), (_, times)) in ENGINES.iter().zip(&mut samples) {
+                if failed.contains(name) {
+                    continue;
+                }
+                // Podman keeps "bridge" for its own default network under another name.
+                let network = if *name == "podman" && network == "bridge" { "podman" } else { network };
+                let words = [verb, "--socket", socket, "--rounds", ROUNDS, "--network", network];
+                match of_engine(name, self.load(&words))? {
+                    Some(document) => times.push(document["busyMs"].as_f64().context("busyMs")?),
+                    None => _ = failed.insert(name),
+                }
+            }
+            eprintln!("{verb} {network}: {samples:.1?}");
+        }
+        Ok(samples)
     }
 
     /// With both peers in the host's network, and further images; lines of machine config.
@@ -291,7 +320,7 @@ fn client_image(build: &Build, dir: &Path, web: &Path) -> Result<PathBuf> {
 fn peers_image(dir: &Path, packages: &[PathBuf]) -> Result<PathBuf> {
     let root = dir.join("peers");
     for folder in
-        ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc/containers", "proc", "sys", "dev", "run", "tmp", "var"]
+        ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc/containers", "proc", "sys", "dev", "run", "tmp", "var/tmp"]
     {
         fs::create_dir_all(root.join(folder))?;
     }
