@@ -18,6 +18,7 @@ pub(super) const CASES: &[Case] = &[
     Case::apparmor("apparmor.what-it-denies-is-denied", "config.md#linux-process", denied),
     Case::apparmor("apparmor.without-one-nothing-is-denied", "config.md#linux-process", unconfined),
     Case::apparmor("apparmor.for-any-user", "config.md#linux-process", any_user),
+    Case::apparmor("apparmor.with-users-of-their-own", "config.md#linux-process", own_users),
     Case::apparmor("apparmor.without-no-new-privileges", "config.md#linux-process", new_privileges),
     Case::apparmor("apparmor.with-a-seccomp-filter", "config.md#linux-process", filtered),
     Case::apparmor("apparmor.unknown-profile", "runtime.md#errors", unknown),
@@ -71,6 +72,14 @@ fn any_user(lab: &Lab) -> Result<()> {
     let spec = under(lab, PROFILE).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
     fs::set_permissions(lab.bundle.inside("work"), Permissions::from_mode(0o777))?;
     confined_by(PROFILE, &lab.run(&spec.set("/process/capabilities", json!({})), steps())?)
+}
+
+fn own_users(lab: &Lab) -> Result<()> {
+    let spec = super::namespaces::mapped(lab)?.set("/process/apparmorProfile", json!(PROFILE));
+    let (container, _) = lab.hold(&spec, json!([]))?;
+    confined_by(PROFILE, &container.exec(&[], steps())?)?;
+    container.finish()?;
+    confined_by(PROFILE, &lab.run(&spec, steps())?)
 }
 
 fn new_privileges(lab: &Lab) -> Result<()> {

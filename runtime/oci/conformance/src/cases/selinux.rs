@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case] = &[
     Case::selinux("selinux.what-the-policy-denies-is-denied", "config.md#linux-process", denied),
     Case::selinux("selinux.without-a-label-the-callers-stays", "config.md#linux-process", unlabelled),
     Case::selinux("selinux.for-any-user", "config.md#linux-process", any_user),
+    Case::selinux("selinux.with-users-of-their-own", "config.md#linux-process", own_users),
     Case::selinux("selinux.with-a-seccomp-filter", "config.md#linux-process", filtered),
     Case::selinux("selinux.invalid-label", "runtime.md#errors", invalid),
     Case::selinux("selinux.session-keyring-has-the-processs", "runc(8)", keyring),
@@ -30,7 +31,7 @@ pub(super) const CASES: &[Case] = &[
     Case::selinux("selinux.mount-label-leaves-the-kernels-own", "config-linux.md#mount-label", not_on_proc),
     Case::selinux("selinux.mount-label-leaves-binds", "config-linux.md#mount-label", not_on_binds),
     Case::selinux("selinux.mount-label-with-tmpcopyup", "config-linux.md#mount-label", copied_up),
-    Case::selinux("selinux.mount-label-with-users-of-their-own", "config-linux.md#mount-label", own_users),
+    Case::selinux("selinux.mount-label-with-users-of-their-own", "config-linux.md#mount-label", on_own_users),
     Case::selinux("selinux.invalid-mount-label", "runtime.md#errors", invalid_mount),
 ];
 
@@ -90,6 +91,14 @@ fn any_user(lab: &Lab) -> Result<()> {
     let spec = under(lab, BOX).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
     let answers = lab.run(&spec.set("/process/capabilities", json!({})), json!([own()]))?;
     is(answers.text(0)?, BOX)
+}
+
+fn own_users(lab: &Lab) -> Result<()> {
+    let spec = super::namespaces::mapped(lab)?.set("/process/selinuxLabel", json!(BOX));
+    let (container, first) = lab.hold(&spec, json!([own()]))?;
+    is(first.text(0)?, BOX)?;
+    is(container.exec(&[], json!([own()]))?.text(0)?, BOX)?;
+    container.finish()
 }
 
 fn filtered(lab: &Lab) -> Result<()> {
@@ -195,7 +204,7 @@ fn copied_up(lab: &Lab) -> Result<()> {
     have(lab, &spec, &["/work", "/work/file"], FILES)
 }
 
-fn own_users(lab: &Lab) -> Result<()> {
+fn on_own_users(lab: &Lab) -> Result<()> {
     let spec = super::namespaces::mapped(lab)?.set("/linux/mountLabel", json!(FILES));
     have(lab, &spec, &["/dev", "/dev/shm", "/dev/mqueue"], FILES)
 }
