@@ -14,6 +14,8 @@ pub const MAX_MESSAGE_BYTES: usize = 4096;
 pub const MAX_FDS: usize = 8;
 /// Longest name of a stored descriptor set or adopted process, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
+/// How the names of sets begin that are a service's listening sockets, and so no container's.
+pub const LISTENER_PREFIX: &str = "listen ";
 
 /// What a host program asks of PID 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,7 +57,7 @@ podman --root /data/podman system service --time=0 unix:///sockets/podman.sock &
 exec dockerd $DOCKERD_OPTIONS --data-root /data/docker -H unix:///sockets/docker.sock
 ";
 
-/// Times of `run` and `exec`, memory of idle containers, and how soon a killed engine is back.
+/// Times of `run` and `exec`, and memory of idle containers.
 pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     let guest = Guest::start(build, "bench-engines")?;
     let mut all = Vec::new();
@@ -69,12 +69,20 @@ pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     for (name, socket) in ENGINES {
         let words = ["idle", "--socket", socket, "--count", IDLE, "--network", "none"];
         idle.extend(of_engine(name, guest.load(&words))?.map(|document| (name, document)));
+        eprintln!("idle: {:?}", idle.last());
     }
     let mut figures = ratios(&all);
     figures.push(overhead(&idle)?);
-    figures.push(guest.back()?);
     guest.off()?;
     Ok(figures)
+}
+
+/// How soon the API answers after the runtime was killed.
+pub fn back(build: &Build) -> Result<Vec<Figure>> {
+    let guest = Guest::start_alone(build, "bench-back")?;
+    let figure = guest.back()?;
+    guest.off()?;
+    Ok(vec![figure])
 }
 
 /// How many idle containers fit into 2 GiB; none fit that don't answer.
@@ -252,8 +260,12 @@ impl Guest {
     }
 
     pub(super) fn peers_log(&self) -> String {
-        // Daemons speak on their standard error.
-        let shown = self.host.docker(&["logs", "--tail", "40", PEERS]).output();
+        self.log_of(PEERS)
+    }
+
+    /// What a container said last on its standard error.
+    fn log_of(&self, container: &str) -> String {
+        let shown = self.host.docker(&["logs", "--tail", "40", container]).output();
         shown.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
@@ -272,9 +284,13 @@ impl Guest {
             self.host.wait_health(&self.machine, "good", Duration::from_secs(120))?;
             self.host.docker_ok(&["wait", "back"])?;
             let text = self.host.docker_ok(&["logs", "back"])?;
-            self.host.docker_ok(&["rm", "back"])?;
-            let document: Value = serde_json::from_str(&text).with_context(|| format!("keel-load printed {text:?}"))?;
+            let document: Value = serde_json::from_str(&text).with_context(|| {
+                let errors = self.log_of("back");
+                format!("keel-load printed {text:?} and {errors:?}")
+            })?;
             samples.push(document["wallMs"].as_f64().context("wallMs")?);
+            eprintln!("back: {samples:.1?} ms");
+            self.host.docker_ok(&["rm", "back"])?;
         }
         let how = "the runtime killed with containers running, until its API answers; guest time";
         Ok(Figure::new("engine_back_ms", "ms", Some(300.0), how, samples))

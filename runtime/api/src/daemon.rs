@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::context::Context;
 use crate::host::Host;
+use crate::listeners::Keeper;
 use crate::server;
 use crate::tls::Tls;
 
@@ -182,9 +183,11 @@ async fn serve(
         spawned.spawn(move || watch_shutdown(&stops)).context("cannot start the thread for PID 1's events")?;
     }
     let declares = problems.is_empty();
-    let tls = open_tls(&options, &settings, &mut problems);
+    let control = if options.standalone { options.control.as_deref() } else { Some(paths::CONTROL_SOCKET.as_ref()) };
+    let keeper = Keeper::at(control);
+    let tls = open_tls(&options, &settings, &keeper, &mut problems);
     let local =
-        server::bind_unix(&options.socket).with_context(|| format!("cannot listen on {}", options.socket.display()))?;
+        keeper.unix(&options.socket).with_context(|| format!("cannot listen on {}", options.socket.display()))?;
     let builder =
         Builder::open(engine.clone(), &options.state.join("build")).context("cannot open the image builder")?;
     let context = Arc::new(Context {
@@ -237,6 +240,7 @@ fn prepare_network(engine: &Engine, wanted: bool) {
 fn open_tls(
     options: &Options,
     settings: &Settings,
+    keeper: &Keeper,
     problems: &mut Vec<String>,
 ) -> Option<(tokio::net::TcpListener, Tls)> {
     let mut note = |message: String| {
@@ -246,7 +250,7 @@ fn open_tls(
     let tls = Tls::open(settings, &options.state.join("tls/key.pem"))
         .map_err(|error| note(format!("the API is local only: {}", keel_link::logger::chain(&error))))
         .ok()??;
-    match server::bind_tcp(settings.api.listen) {
+    match keeper.tcp(settings.api.listen) {
         Ok(listener) => Some((listener, tls)),
         Err(error) => {
             note(format!("the API is local only: cannot listen on {}: {error}", settings.api.listen));

@@ -5,7 +5,7 @@
 //! - [`host`]: the other programs of the host: PID 1, provisioning, updater
 //! - [`release`]: which release runs
 //! - [`addresses`], [`certificate`], [`tls`]: how the API is reached from afar
-//! - [`server`]: listeners and connections
+//! - [`listeners`]: sockets that outlive the daemon; [`server`]: connections
 //! - [`router`]: which endpoint answers which request
 //! - [`roles`]: who may what; [`audit`]: who did what
 //! - [`call`], [`query`], [`respond`]: requests and answers
@@ -43,6 +43,7 @@ pub mod host;
 pub mod image_filters;
 pub mod images;
 pub mod keel;
+pub mod listeners;
 pub mod logs;
 pub mod metrics;
 pub mod networks;

@@ -1,9 +1,6 @@
-//! Listeners and connections: who may connect, how many, and for how long they may dawdle.
+//! Connections: who may connect, how many, and for how long they may dawdle.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +9,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -36,8 +33,6 @@ const MAX_HEADERS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait for answers under way when the daemon ends.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Connections that the kernel keeps waiting.
-const BACKLOG: u32 = 128;
 
 /// Whether the daemon ends: listeners stop, connections close after the answer that is under way.
 pub type Ending = watch::Receiver<bool>;
@@ -46,26 +41,6 @@ pub type Ending = watch::Receiver<bool>;
 pub async fn drain(ending: watch::Sender<bool>) {
     let _ = ending.send(true);
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, ending.closed()).await;
-}
-
-/// Listens on a unix socket that only its owner may use. What a predecessor left under that name is replaced.
-pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // Nobody can connect between the two calls but who may enter the folder; `/run/keel` is root's alone.
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-/// Listens for TLS. The address can be taken again at once after a restart.
-pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 /// Serves the host itself.

@@ -6,12 +6,13 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::http::Api;
 use common::machine::Machine;
 use common::{wait_for_socket, wait_until};
+use keel_spec::control::LISTENER_PREFIX;
 
 /// Kills unless it is said otherwise.
 const KILLS: u64 = 30;
@@ -40,6 +41,8 @@ struct Promised {
     /// Containers whose start was answered; each ends with 7 after a word.
     started: Mutex<Vec<String>>,
     number: AtomicU64,
+    /// The daemon of this round was killed.
+    over: AtomicBool,
 }
 
 fn create(api: &Api, name: &str, script: &str, host: &str) -> std::io::Result<u16> {
@@ -47,10 +50,10 @@ fn create(api: &Api, name: &str, script: &str, host: &str) -> std::io::Result<u1
     Ok(api.try_call("POST", &format!("/containers/create?name={name}"), &body)?.status)
 }
 
-/// One client: it does this and that until the daemon is gone.
+/// One client: it does this and that until the daemon is gone. A call that begins thereafter waits for the next daemon.
 fn client(api: &Api, mut random: Random, promised: &Promised) {
     let mut own: Vec<String> = Vec::new();
-    while step(api, &mut random, promised, &mut own).is_ok() {}
+    while !promised.over.load(Ordering::Relaxed) && step(api, &mut random, promised, &mut own).is_ok() {}
 }
 
 fn step(api: &Api, random: &mut Random, promised: &Promised, own: &mut Vec<String>) -> std::io::Result<()> {
@@ -127,6 +130,7 @@ fn a_daemon_killed_at_any_instant_leaves_nothing_half_done() {
     let first_pid = pid(&api);
     let promised = Promised::default();
     for _ in 0..kills {
+        promised.over.store(false, Ordering::Relaxed);
         std::thread::scope(|scope| {
             for _ in 0..CLIENTS {
                 let own = Random(random.below(u64::MAX) | 1);
@@ -137,8 +141,9 @@ fn a_daemon_killed_at_any_instant_leaves_nothing_half_done() {
             std::thread::sleep(Duration::from_millis(random.below(MAX_LIFE_MS)));
             daemon.kill().unwrap();
             daemon.wait().unwrap();
+            promised.over.store(true, Ordering::Relaxed);
+            daemon = machine.daemon().0;
         });
-        daemon = machine.daemon().0;
     }
     check_promises(&api, &promised);
     assert_eq!(pid(&api), first_pid, "the ticker ran on as the same process");
@@ -215,7 +220,9 @@ fn remove_everything(api: &Api) {
 }
 
 fn check_nothing_remains(machine: &Machine) {
-    wait_until("all that was kept to be dropped", LIMIT, || machine.parent.kept() == ["stdio-transit"]);
+    let kept =
+        || machine.parent.kept().into_iter().filter(|name| !name.starts_with(LISTENER_PREFIX)).collect::<Vec<_>>();
+    wait_until("all that was kept to be dropped", LIMIT, || kept() == ["stdio-transit"]);
     for folder in ["containers", "volumes"] {
         let path = machine.state().join(folder);
         let left: Vec<_> = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -232,6 +239,35 @@ fn check_nothing_remains(machine: &Machine) {
     let rules = machine.inside(&["nft", "list", "table", "inet", "keel"]);
     assert!(rules.contains("chain"), "{rules}");
     assert!(!rules.contains("elements = { tcp"), "published ports: {rules}");
+}
+
+#[test]
+fn clients_wait_while_the_daemon_is_away_and_find_it_under_every_name_of_its_socket() {
+    let machine = Machine::new();
+    let (mut daemon, api) = machine.daemon();
+    // As a container has the socket bound into it.
+    let other_name = machine.folder.path().join("in-a-container.sock");
+    std::fs::hard_link(machine.folder.path().join("api.sock"), &other_name).unwrap();
+    let pings = |api: &Api| api.try_call("GET", "/_ping", "").map(|answer| answer.status);
+    assert_eq!(pings(&api).unwrap(), 200);
+    for _ in 0..2 {
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        std::thread::scope(|scope| {
+            let early = scope.spawn(|| pings(&api));
+            daemon = machine.daemon().0;
+            assert_eq!(early.join().unwrap().unwrap(), 200, "a call from before the daemon was back");
+        });
+        assert_eq!(pings(&Api::new(&other_name)).unwrap(), 200, "by the other name");
+    }
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    // What somebody removed is made anew.
+    std::fs::remove_file(machine.folder.path().join("api.sock")).unwrap();
+    let (mut daemon, api) = machine.daemon();
+    assert_eq!(pings(&api).unwrap(), 200);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::time::Instant;
 use std::{fs, io};
 
 use keel_durable::Stored;
-use keel_spec::control::{Adopted, Exit};
+use keel_spec::control::{Adopted, Exit, LISTENER_PREFIX};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::clock;
@@ -217,8 +217,11 @@ fn start_at_boot(engine: &Arc<Engine>, container: &Arc<Container>, user_stopped:
 fn remove_strangers(engine: &Arc<Engine>, running: &[String]) {
     match engine.link.list_fds() {
         Ok(names) => {
-            let known =
-                |name: &String| name == transit::NAME || running.iter().any(|id| name == id || *name == stdin_name(id));
+            let known = |name: &String| {
+                name == transit::NAME
+                    || name.starts_with(LISTENER_PREFIX)
+                    || running.iter().any(|id| name == id || *name == stdin_name(id))
+            };
             for name in names.iter().filter(|name| !known(name)) {
                 report(name, engine.link.drop_fds(name));
             }

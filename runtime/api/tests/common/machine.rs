@@ -51,7 +51,6 @@ impl Machine {
     /// Starts a daemon and waits until it listens.
     pub fn daemon(&self) -> (Child, Api) {
         let socket = self.folder.path().join("api.sock");
-        let _ = std::fs::remove_file(&socket);
         let child = self
             .nsenter()
             .arg(env!("CARGO_BIN_EXE_keel-runtime"))
