@@ -8,6 +8,7 @@ mod fallback;
 mod fixture;
 mod kexec;
 mod minimum;
+mod networks;
 mod power_cut;
 mod rollout;
 mod update;

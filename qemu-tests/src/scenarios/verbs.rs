@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::containers::with_registry;
 use super::fixture::Fixture;
+use super::networks;
 use crate::build::{Build, run};
 use crate::clients::{Host, wait_http};
 
@@ -27,7 +28,7 @@ pub(super) fn each_once(build: &Build) -> Result<()> {
     fixture.hardware.guest_ports.push(8081);
     let own = onlooker(build, &fixture)?;
     let (machine, host) = fixture.boot()?;
-    let steps: [(&str, &dyn Fn() -> Result<()>); 9] = [
+    let steps: [(&str, &dyn Fn() -> Result<()>); 11] = [
         ("declared containers", &|| {
             wait_http(machine.port(8081)?, LIMIT)?;
             declared_containers(&host)
@@ -35,7 +36,9 @@ pub(super) fn each_once(build: &Build) -> Result<()> {
         ("options of run", &|| options(&host, &web)),
         ("verbs of a container that runs", &|| while_it_runs(&host, &fixture.dir, &web)),
         ("health checks and restarts", &|| health(&host, &web)),
-        ("networks", &|| networks(&host, &web)),
+        ("networks", &|| networks::bridges(&host, &web)),
+        ("networks over links", &|| networks::over_links(&host, &web)),
+        ("ports of SCTP", &|| networks::sctp(&host, &fixture.dir)),
         ("volumes", &|| volumes(&host, &web)),
         ("images", &|| image_verbs(&host, &fixture.dir, &web)),
         ("build", &|| build_image(&host, &fixture.dir, &web)),
@@ -47,7 +50,7 @@ pub(super) fn each_once(build: &Build) -> Result<()> {
 }
 
 /// All that went wrong, as one.
-fn told(failed: Vec<String>, more: impl FnOnce() -> String) -> Result<()> {
+pub(super) fn told(failed: Vec<String>, more: impl FnOnce() -> String) -> Result<()> {
     ensure!(failed.is_empty(), "{}\n{}", failed.join("\n"), more());
     Ok(())
 }
@@ -59,14 +62,14 @@ fn runtime_log(host: &Host) -> String {
 }
 
 /// `docker` with these words prints this.
-fn prints(host: &Host, words: &[&str], wanted: &str) -> Result<()> {
+pub(super) fn prints(host: &Host, words: &[&str], wanted: &str) -> Result<()> {
     let printed = host.docker_ok(words)?;
     ensure!(printed == wanted, "docker {words:?} printed {printed:?}, not {wanted:?}");
     Ok(())
 }
 
 /// `docker` with these words fails, and says this among other things.
-fn refuses(host: &Host, words: &[&str], why: &str) -> Result<()> {
+pub(super) fn refuses(host: &Host, words: &[&str], why: &str) -> Result<()> {
     let output = host.docker(words).output().context("run docker")?;
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success() && message.contains(why), "docker {words:?}: {}, {message:?}", output.status);
@@ -216,39 +219,6 @@ fn health(host: &Host, web: &str) -> Result<()> {
     host.docker_ok(&["run", "-d", "--name", "again", "--restart", "on-failure:2", web, "false"])?;
     until(host, &["inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "again"], "exited 2")?;
     host.docker_ok(&["rm", "-f", "ill", "again"]).map(drop)
-}
-
-fn networks(host: &Host, web: &str) -> Result<()> {
-    host.docker_ok(&["network", "create", "--subnet", "10.77.0.0/24", "near"])?;
-    host.docker_ok(&["network", "create", "--internal", "far"])?;
-    refuses(host, &["network", "create", "--subnet", "10.77.0.0/25", "clash"], "overlap")?;
-    let words = ["run", "-d", "--name", "srv", "--network", "near", "--ip", "10.77.0.9", "--network-alias", "other"];
-    host.docker_ok(&[&words[..], &["-p", "8090-8091:80-81", "-p", "9000:9000/udp", web]].concat())?;
-    let get = |network: &str, name: &str| {
-        let url = format!("http://{name}/");
-        host.docker(&["run", "--rm", "--network", network, web, "busybox", "timeout", "5", "wget", "-qO-", &url])
-            .output()
-    };
-    let page = |output: Output| String::from_utf8_lossy(&output.stdout).into_owned();
-    for name in ["srv", "other", "10.77.0.9"] {
-        ensure!(page(get("near", name)?).starts_with("hello"), "{name} on its own network");
-    }
-    ensure!(!get("far", "10.77.0.9")?.status.success(), "a network is reached from another");
-    host.docker_ok(&["network", "connect", "far", "srv"])?;
-    ensure!(page(get("far", "srv")?).starts_with("hello"), "srv after it was connected");
-    host.docker_ok(&["network", "disconnect", "far", "srv"])?;
-    ensure!(!get("far", "srv")?.status.success(), "srv after it was disconnected");
-    let shared = ["run", "--rm", "--network", "container:srv", web, "wget", "-qO-", "http://127.0.0.1/"];
-    ensure!(host.docker_ok(&shared)?.starts_with("hello"), "a shared network namespace");
-    let hairpin = ["exec", "srv", "busybox", "timeout", "5", "wget", "-qO-", "http://10.77.0.1:8090/"];
-    ensure!(host.docker_ok(&hairpin)?.starts_with("hello"), "a container at its own published port");
-    host.docker_ok(&["run", "-d", "--name", "plain", web])?;
-    let linked = ["run", "--rm", "--link", "plain:server", web, "wget", "-qO-", "http://server/"];
-    ensure!(host.docker_ok(&linked)?.starts_with("hello"), "a link");
-    host.docker_ok(&["rm", "-f", "plain"])?;
-    refuses(host, &["run", "--rm", "-p", "8090:80", web, "true"], "8090")?;
-    host.docker_ok(&["rm", "-f", "srv"])?;
-    host.docker_ok(&["network", "rm", "near", "far"]).map(drop)
 }
 
 fn volumes(host: &Host, web: &str) -> Result<()> {

@@ -61,7 +61,7 @@ fn fill(settings: &mut EndpointSettings, endpoint: &Endpoint) {
     settings.ipv6_gateway = text(endpoint.gateway6.map(|ip| ip.to_string()));
     settings.global_ipv6_address = text(endpoint.ip6.map(|ip| ip.to_string()));
     settings.global_ipv6_prefix_len = Some(endpoint.prefix6.into());
-    settings.mac_address = Some(endpoint.mac.to_string());
+    settings.mac_address = Some(endpoint.shown_mac());
     settings.dns_names = (!endpoint.names.is_empty()).then(|| endpoint.names.clone());
 }
 

@@ -96,8 +96,8 @@ impl Engine {
             let v6 = endpoint.ip6.map(|ip| format!("{ip}/{}", endpoint.prefix6));
             let resource = EndpointResource {
                 name,
+                mac_address: Some(endpoint.shown_mac()),
                 endpoint_id: Some(endpoint.id),
-                mac_address: Some(endpoint.mac.to_string()),
                 ipv4_address: Some(format!("{}/{}", endpoint.ip, endpoint.prefix)),
                 ipv6_address: Some(v6.unwrap_or_default()),
             };

@@ -10,8 +10,8 @@ use crate::net::{Net, host_link, random_id, route_socket};
 use crate::netlink::Socket;
 use crate::network::{DEFAULT, Driver, Network};
 use crate::state::State;
-use crate::types::{Endpoint, Request, Sandbox, Wanted};
-use crate::{Error, bridge, dns, firewall, ipam, link, ports};
+use crate::types::{Endpoint, Mac, Request, Sandbox, Wanted};
+use crate::{Error, dns, firewall, ipam, link, parent, ports};
 
 /// Most networks of one container.
 const MAX_ENDPOINTS: usize = 64;
@@ -134,7 +134,7 @@ pub(crate) fn place(state: &mut State, sandbox: &Sandbox, wanted: &Wanted) -> Re
         return invalid(format!("network {} has no IPv4 subnet", network.name));
     };
     // ipvlan's routed modes take no part in finding neighbours, so there is none to lead out.
-    let leads = !network.internal && !matches!(sharing(&network), Some(Sharing::Ipvlan(1 | 2)));
+    let leads = !network.internal && !matches!(sharing(&network), Some(Sharing::Ipvlan(1 | 2, _)));
     let (ip6, prefix6, gateway6) = match v6 {
         Some((IpAddr::V6(ip), prefix, gateway)) => (Some(ip), prefix, gateway),
         _ => (None, 0, None),
@@ -150,7 +150,10 @@ pub(crate) fn place(state: &mut State, sandbox: &Sandbox, wanted: &Wanted) -> Re
         ip6,
         prefix6,
         gateway6: gateway6.and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }).filter(|_| leads),
-        mac: wanted.mac.unwrap_or_else(|| ipam::mac(ip.into())),
+        mac: match network.driver {
+            Driver::Ipvlan => Mac::SHARED,
+            _ => wanted.mac.unwrap_or_else(|| ipam::mac(ip.into())),
+        },
         names: wanted.names.clone(),
         links: wanted.links.clone(),
         priority: wanted.priority,
@@ -200,11 +203,19 @@ fn sharing(network: &Network) -> Option<Sharing> {
             "passthru" => 8,
             _ => 4,
         })),
-        Driver::Ipvlan => Some(Sharing::Ipvlan(match option("ipvlan_mode") {
-            "l3" => 1,
-            "l3s" => 2,
-            _ => 0,
-        })),
+        Driver::Ipvlan => {
+            let mode = match option("ipvlan_mode") {
+                "l3" => 1,
+                "l3s" => 2,
+                _ => 0,
+            };
+            let flags = match option("ipvlan_flag") {
+                "private" => 1,
+                "vepa" => 2,
+                _ => 0,
+            };
+            Some(Sharing::Ipvlan(mode, flags))
+        }
         _ => None,
     }
 }
@@ -215,16 +226,21 @@ pub(crate) fn make_link(state: &State, id: &str, netns: BorrowedFd<'_>, endpoint
     let network = state.by_id(&endpoint.network).ok_or_else(missing)?;
     let socket = route_socket()?;
     let step = || format!("make interface {} of container {id} in network {}", endpoint.interface, network.name);
-    let mac = Some(endpoint.mac).filter(|_| network.driver != Driver::Ipvlan);
-    let inside = Inside { netns, name: &endpoint.interface, mac, mtu: network.mtu() };
+    let mac = Some(endpoint.mac).filter(|mac| *mac != Mac::SHARED);
+    let host_link = host_link(endpoint);
     match sharing(network) {
         Some(sharing) => {
-            let parent = bridge::parent(&socket, network)?;
-            link::make_shared(&socket, parent, sharing, inside).map_err(kernel(step))
+            let parent = parent::ensure(&socket, network)?;
+            // The host may have an interface of the container's name: `eth0`, most often.
+            let link = Inside { netns, name: &host_link, mac, mtu: network.mtu() };
+            link::make_shared(&socket, parent, sharing, link).map_err(kernel(step))?;
+            let rename = || link::rename(&Socket::route()?, &host_link, &endpoint.interface);
+            inside(netns, rename).map_err(kernel(step))
         }
         None => {
             let bridge = link::index_of(&socket, &network.bridge()).map_err(kernel(step))?;
-            link::make_pair(&socket, &host_link(endpoint), bridge, !network.talks(), inside).map_err(kernel(step))
+            let link = Inside { netns, name: &endpoint.interface, mac, mtu: network.mtu() };
+            link::make_pair(&socket, &host_link, bridge, !network.talks(), link).map_err(kernel(step))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A network's part of the host: its bridge, and what the host's kernel has to be told.
+//! A network's bridge, and what the host's kernel has to be told.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::Error;
 use crate::error::kernel;
 use crate::inside::set;
 use crate::netlink::Socket;
-use crate::network::{Driver, Network};
+use crate::network::Network;
 use crate::{ipam, link, route};
 
 /// Most interfaces whose settings are looked at.
@@ -71,31 +71,8 @@ fn forward_ipv6() -> io::Result<()> {
     set("net/ipv6/conf/all/forwarding", "1")
 }
 
-/// Name of the interface that a network over nothing is over.
-fn dummy(network: &Network) -> String {
-    format!("dm-{}", network.id.get(..12).unwrap_or(&network.id))
-}
-
-/// The link of the host that a network without a bridge is over; made if none was named.
-pub(crate) fn parent(socket: &Socket, network: &Network) -> Result<u32, Error> {
-    match network.options.get("parent") {
-        Some(name) => match link::index(socket, name).map_err(kernel(|| format!("look for interface {name}")))? {
-            Some(index) => Ok(index),
-            None => Err(Error::Invalid(format!("network {}: the host has no interface {name}", network.name))),
-        },
-        None => {
-            let name = dummy(network);
-            link::ensure_dummy(socket, &name).map_err(kernel(|| format!("make interface {name}")))
-        }
-    }
-}
-
-/// Removes a network's part of the host.
+/// Removes a network's bridge; one that isn't there is fine.
 pub(crate) fn remove(socket: &Socket, network: &Network) -> Result<(), Error> {
-    let name = match network.driver {
-        Driver::Bridge => network.bridge(),
-        Driver::Macvlan | Driver::Ipvlan if !network.options.contains_key("parent") => dummy(network),
-        _ => return Ok(()),
-    };
+    let name = network.bridge();
     link::remove(socket, &name).map_err(kernel(|| format!("remove interface {name}")))
 }

@@ -5,7 +5,7 @@
 //!   while they run; `manage`: networks are made and removed
 //! - `network`: networks, and what is asked for of one; `types`: endpoints and published ports; `cidr`: ranges
 //! - `ipam`, `ports`: which addresses and ports are whose, pure; `state`: all of it, and its durable file
-//! - `bridge`: a network's part of the host
+//! - `bridge`, `parent`: a network's part of the host
 //! - `inside`: a container's part, in its namespace
 //! - `dns`: containers find each other by name
 //! - `relay`: published ports on `::1`
@@ -27,6 +27,7 @@ mod manage;
 mod net;
 mod netlink;
 mod network;
+mod parent;
 mod ports;
 mod relay;
 mod route;

@@ -124,16 +124,17 @@ pub(crate) fn make_pair(
 pub(crate) enum Sharing {
     /// `MACVLAN_MODE_…`.
     Macvlan(u32),
-    /// `IPVLAN_MODE_…`.
-    Ipvlan(u16),
+    /// `IPVLAN_MODE_…` and `IPVLAN_F_…`.
+    Ipvlan(u16, u16),
 }
 
-/// Makes a link over `parent` in the other namespace, where it is born.
+/// Makes a link over `parent` in the other namespace, where it is born. Its name must be free here too: only of veth's
+/// far ends does the kernel look for the name where they are to be. See [`rename`].
 pub(crate) fn make_shared(socket: &Socket, parent: u32, sharing: Sharing, inside: Inside<'_>) -> io::Result<()> {
     let message = Message::new(NEWLINK, ACK | CREATE | EXCL).raw(&ifinfo(0, false)).u32(IFLA_LINK, parent);
     socket.request(inside.add(message).nest(IFLA_LINKINFO, |m| match sharing {
         Sharing::Macvlan(mode) => m.text(1, "macvlan").nest(2, |m| m.u32(1, mode)),
-        Sharing::Ipvlan(mode) => m.text(1, "ipvlan").nest(2, |m| m.u16(1, mode)),
+        Sharing::Ipvlan(mode, flags) => m.text(1, "ipvlan").nest(2, |m| m.u16(1, mode).u16(2, flags)),
     }))
 }
 
@@ -144,6 +145,24 @@ pub(crate) fn ensure_dummy(socket: &Socket, name: &str) -> io::Result<u32> {
     }
     let message = Message::new(NEWLINK, ACK | CREATE | EXCL).raw(&ifinfo(0, true)).text(IFLA_IFNAME, name);
     socket.request(message.nest(IFLA_LINKINFO, |m| m.text(1, "dummy")))?;
+    index_of(socket, name)
+}
+
+/// Renames an interface that is down; one that can't be is removed.
+pub(crate) fn rename(socket: &Socket, from: &str, to: &str) -> io::Result<()> {
+    let index = index_of(socket, from)?;
+    let renamed = socket.request(Message::new(NEWLINK, ACK).raw(&ifinfo(index, false)).text(IFLA_IFNAME, to));
+    if renamed.is_err() {
+        let _ = remove(socket, from);
+    }
+    renamed
+}
+
+/// Makes the interface of a VLAN of another one (`IFLA_VLAN_ID`), which must be up.
+pub(crate) fn make_vlan(socket: &Socket, name: &str, below: u32, id: u16) -> io::Result<u32> {
+    let message = Message::new(NEWLINK, ACK | CREATE | EXCL).raw(&ifinfo(0, true)).text(IFLA_IFNAME, name);
+    socket
+        .request(message.u32(IFLA_LINK, below).nest(IFLA_LINKINFO, |m| m.text(1, "vlan").nest(2, |m| m.u16(1, id))))?;
     index_of(socket, name)
 }
 

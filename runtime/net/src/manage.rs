@@ -4,7 +4,7 @@ use crate::error::{invalid, kernel};
 use crate::net::{Net, random_id, route_socket, routes, unix_ms};
 use crate::network::{self, Driver, Network, NetworkSpec, Pool};
 use crate::state::State;
-use crate::{Error, bridge, firewall, ipam, link};
+use crate::{Error, bridge, firewall, ipam, link, parent};
 
 /// Most networks.
 const MAX_NETWORKS: usize = 1024;
@@ -23,19 +23,18 @@ impl Net {
         }
         let socket = route_socket()?;
         let pools = pools(&state, &spec, asked, || routes(&socket, &state))?;
-        let parentless = matches!(driver, Driver::Macvlan | Driver::Ipvlan) && !spec.options.contains_key("parent");
-        let network = Network {
+        let mut network = Network {
             id: random_id()?,
             name: spec.name,
             created_unix_ms: unix_ms(),
             driver,
-            // Over an interface that leads nowhere.
-            internal: spec.internal || parentless,
+            internal: spec.internal,
             ipv6: spec.ipv6,
             attachable: spec.attachable,
             pools,
             options: spec.options,
             labels: spec.labels,
+            own_parent: false,
         };
         if driver == Driver::Bridge {
             let name = network.bridge();
@@ -43,6 +42,11 @@ impl Net {
             if taken.is_some() {
                 return Err(Error::Forbidden(format!("the host has an interface {name} already")));
             }
+        } else {
+            // Over an interface that leads nowhere.
+            network.internal |= network.parent().is_none();
+            parent::check(&state, &network)?;
+            network.own_parent = parent::is_own(&socket, &state, &network)?;
         }
         state.networks.push(network.clone());
         // It is durable before it is there, so that a crash leaves nothing that nobody knows of.
@@ -51,7 +55,7 @@ impl Net {
                 bridge::ensure(&socket, &network)?;
                 firewall::replace(&state).map_err(kernel(|| "replace nf_tables table keel".into()))
             }
-            _ => bridge::parent(&socket, &network).map(drop),
+            _ => parent::ensure(&socket, &network).map(drop),
         });
         if let Err(e) = made {
             if let Err(undo) = self.forget(&mut state, &network) {
@@ -89,7 +93,10 @@ impl Net {
             Driver::Bridge => firewall::replace(state).map_err(kernel(|| "replace nf_tables table keel".into())),
             _ => Ok(()),
         };
-        let removed = route_socket().and_then(|socket| bridge::remove(&socket, network));
+        let removed = route_socket().and_then(|socket| match network.driver {
+            Driver::Bridge => bridge::remove(&socket, network),
+            _ => parent::remove(&socket, state, network),
+        });
         // Last, so that after a crash the next start knows of what is left.
         let written = self.store.write_networks(state);
         rules.and(removed).and(written)

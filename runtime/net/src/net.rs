@@ -164,18 +164,8 @@ pub(crate) fn unix_ms() -> u64 {
 fn first_state() -> Result<State, Error> {
     let mut state = State { local_bits: random()?, ..State::default() };
     for (name, driver) in [(DEFAULT, Driver::Bridge), ("host", Driver::Host), ("none", Driver::Null)] {
-        state.networks.push(Network {
-            id: random_id()?,
-            name: name.into(),
-            created_unix_ms: unix_ms(),
-            driver,
-            internal: false,
-            ipv6: false,
-            attachable: false,
-            pools: Vec::new(),
-            options: Default::default(),
-            labels: Default::default(),
-        });
+        let (id, created_unix_ms) = (random_id()?, unix_ms());
+        state.networks.push(Network { id, name: name.into(), created_unix_ms, ..Network::empty(driver) });
     }
     Ok(state)
 }

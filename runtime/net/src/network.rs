@@ -135,6 +135,9 @@ pub struct Network {
     /// See [`NetworkSpec::labels`].
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Whether the host's link that it is over was made for it.
+    #[serde(default)]
+    pub own_parent: bool,
 }
 
 /// Options of each driver.
@@ -149,7 +152,7 @@ const BRIDGE_OPTIONS: [&str; 8] = [
     "com.docker.network.container_interface_prefix",
 ];
 const MACVLAN_OPTIONS: [&str; 3] = ["parent", "macvlan_mode", "com.docker.network.driver.mtu"];
-const IPVLAN_OPTIONS: [&str; 3] = ["parent", "ipvlan_mode", "com.docker.network.driver.mtu"];
+const IPVLAN_OPTIONS: [&str; 4] = ["parent", "ipvlan_mode", "ipvlan_flag", "com.docker.network.driver.mtu"];
 
 impl Network {
     /// Whether it is one of those that are always there.
@@ -160,6 +163,30 @@ impl Network {
     /// Whether containers find each other by name in it.
     pub fn has_names(&self) -> bool {
         !self.is_predefined()
+    }
+
+    /// A network of this driver with nothing of its own yet.
+    pub(crate) fn empty(driver: Driver) -> Self {
+        Network {
+            id: String::new(),
+            name: String::new(),
+            created_unix_ms: 0,
+            driver,
+            internal: false,
+            ipv6: false,
+            attachable: false,
+            pools: Vec::new(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            own_parent: false,
+        }
+    }
+
+    /// The link of the host that it is over, by name. An internal one must lead nowhere, not even to that link's
+    /// neighbours.
+    pub(crate) fn parent(&self) -> Option<&str> {
+        let shares = matches!(self.driver, Driver::Macvlan | Driver::Ipvlan) && !self.internal;
+        self.options.get("parent").map(String::as_str).filter(|name| shares && !name.is_empty())
     }
 
     /// Name of its bridge.
@@ -275,9 +302,12 @@ fn check_option(name: &str, value: &str) -> Result<(), Error> {
         "default_bridge" => is_true(value) == Some(false),
         "mtu" => value.parse::<u32>().is_ok_and(|mtu| mtu == 0 || (68..=65535).contains(&mtu)),
         "host_binding_ipv4" => value.parse::<std::net::Ipv4Addr>().is_ok(),
+        // As if it weren't there.
+        "parent" if value.is_empty() => true,
         "name" | "parent" => is_interface(value, MAX_INTERFACE_BYTES),
         "container_iface_prefix" | "container_interface_prefix" => is_interface(value, 10) && value != "lo",
         "macvlan_mode" => matches!(value, "" | "bridge" | "private" | "vepa" | "passthru"),
+        "ipvlan_flag" => matches!(value, "" | "bridge" | "private" | "vepa"),
         "ipvlan_mode" => matches!(value, "" | "l2" | "l3" | "l3s"),
         _ => false,
     };

@@ -184,20 +184,7 @@ mod tests {
 
     fn network(name: &str, driver: Driver) -> Network {
         let pools = vec![crate::ipam::choose_v4(&[]).unwrap()];
-        let (id, ipv6, internal, attachable) = (name.repeat(3), false, false, false);
-        let (options, labels) = Default::default();
-        Network {
-            id,
-            name: name.into(),
-            created_unix_ms: 0,
-            driver,
-            internal,
-            ipv6,
-            attachable,
-            pools,
-            options,
-            labels,
-        }
+        Network { id: name.repeat(3), name: name.into(), pools, ..Network::empty(driver) }
     }
 
     #[test]

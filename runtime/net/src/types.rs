@@ -63,6 +63,11 @@ fn is_zero(number: &u16) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mac(pub [u8; 6]);
 
+impl Mac {
+    /// Of an interface that shares its parent's: it has none of its own.
+    pub(crate) const SHARED: Mac = Mac([0; 6]);
+}
+
 impl FromStr for Mac {
     type Err = String;
 
@@ -127,6 +132,13 @@ pub struct Endpoint {
     /// Which of several endpoints leads out: the one with the highest.
     #[serde(default)]
     pub priority: i64,
+}
+
+impl Endpoint {
+    /// Its Ethernet address as clients are told it; empty where it shares that of the host's link.
+    pub fn shown_mac(&self) -> String {
+        if self.mac == Mac::SHARED { String::new() } else { self.mac.to_string() }
+    }
 }
 
 /// What a container has of networks.
