@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-/// Most links that are looked at.
+/// Most links with a device behind them.
 const MAX_LINKS: usize = 64;
+/// Most links of all kinds: each container has one, and they come in no order.
+const MAX_ENTRIES: usize = 65_536;
 
 /// A link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,11 +21,16 @@ pub(super) struct Link {
 /// All Ethernet links with a device behind them, by name: no bridges, no container's veth pairs. In a test's namespace
 /// there is nothing but veth pairs, so `virtual_too` counts them.
 pub(super) fn physical(virtual_too: bool) -> Vec<Link> {
-    let Ok(folder) = fs::read_dir("/sys/class/net") else { return Vec::new() };
+    among(Path::new("/sys/class/net"), virtual_too)
+}
+
+fn among(folder: &Path, virtual_too: bool) -> Vec<Link> {
+    let Ok(folder) = fs::read_dir(folder) else { return Vec::new() };
     let mut links: Vec<_> = folder
+        .take(MAX_ENTRIES)
         .flatten()
-        .take(MAX_LINKS)
         .filter(|entry| virtual_too || entry.path().join("device").exists())
+        .take(MAX_LINKS)
         .filter_map(|entry| read(&entry.path()))
         .collect();
     links.sort_by(|one, other| one.name.cmp(&other.name));
@@ -57,6 +64,25 @@ fn mac(text: &str) -> Option<[u8; 6]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_number_of_containers_hides_the_hosts_own_links() {
+        let net = tempfile::tempdir().unwrap();
+        let link = |name: &str| {
+            let folder = net.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            for (file, text) in [("type", "1"), ("ifindex", "7"), ("address", "52:54:00:12:34:56"), ("carrier", "1")] {
+                fs::write(folder.join(file), text).unwrap();
+            }
+            folder
+        };
+        (0..300).for_each(|number| drop(link(&format!("v{number}"))));
+        for name in ["eth0", "eth1", "eth2", "eth3"] {
+            fs::create_dir(link(name).join("device")).unwrap();
+        }
+        let found = among(net.path(), false);
+        assert_eq!(found.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["eth0", "eth1", "eth2", "eth3"]);
+    }
 
     #[test]
     fn hardware_addresses_are_read_whole_or_not_at_all() {
