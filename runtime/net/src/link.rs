@@ -138,13 +138,19 @@ pub(crate) fn make_shared(socket: &Socket, parent: u32, sharing: Sharing, inside
     }))
 }
 
-/// Makes an interface that leads nowhere, if there is none of this name.
+/// Makes an interface that leads nowhere, if there is none of this name. The kernel's module, loaded for the first of
+/// them, makes one by itself (`numdummies`), which nobody asked for: it goes.
 pub(crate) fn ensure_dummy(socket: &Socket, name: &str) -> io::Result<u32> {
     if let Some(index) = index(socket, name)? {
         return Ok(index);
     }
     let message = Message::new(NEWLINK, ACK | CREATE | EXCL).raw(&ifinfo(0, true)).text(IFLA_IFNAME, name);
+    let by_itself = "dummy0";
+    let before = index(socket, by_itself)?;
     socket.request(message.nest(IFLA_LINKINFO, |m| m.text(1, "dummy")))?;
+    if before.is_none() {
+        remove(socket, by_itself)?;
+    }
     index_of(socket, name)
 }
 
