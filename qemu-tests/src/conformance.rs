@@ -123,7 +123,10 @@ impl Suite {
             command,
             memory_mib: MEMORY_MIB,
             clock: run.clock,
-            limit: LIMIT,
+            limit: match run.clock {
+                Clock::Real => LIMIT,
+                Clock::Instructions => LIMIT * 4,
+            },
         })
     }
 }
