@@ -77,6 +77,25 @@ pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// A container's life through the engine, from the call that creates it until its end is reported, beside the same by
+/// the OCI runtime alone; both in guests that count instructions.
+pub fn beside_oci(build: &Build) -> Result<Vec<Figure>> {
+    let alone = super::oci::guest_run_ms()?;
+    let guest = Guest::start_alone(build, "bench-engine-oci")?;
+    let mut samples = Vec::new();
+    for _ in 0..BATCHES {
+        let words = ["run", "--socket", "/keel.sock", "--rounds", "10", "--network", "none"];
+        let calls = guest.load(&words)?["callsMs"].clone();
+        eprintln!("calls: {calls}; the runtime alone: {alone:.2} ms");
+        let of = |call: &str| calls[call].as_f64().with_context(|| format!("callsMs.{call}"));
+        samples.push((of("create")? + of("start")? + of("wait")?) / alone);
+    }
+    guest.off()?;
+    let how = "create, start, wait of `true` without network through the API, until the end is reported, ÷ create, start, \
+               wait, delete by keel-oci alone on a minimal bundle; guest time";
+    Ok(vec![Figure::new("engine_vs_oci", "", Some(1.5), how, samples)])
+}
+
 /// How soon the API answers after the runtime was killed.
 pub fn back(build: &Build) -> Result<Vec<Figure>> {
     let guest = Guest::start_alone(build, "bench-back")?;

@@ -53,6 +53,15 @@ pub fn times(_build: &Build) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// Milliseconds of guest time of a container's life by our runtime alone.
+pub(super) fn guest_run_ms() -> Result<f64> {
+    let (suite, words) = (Suite::here()?, ["--bench".to_owned(), "10".to_owned()]);
+    let clock = Clock::Instructions;
+    let done = suite.in_guest(&Run { name: "bench-oci-alone", peers: &[], words: &words, clock, policy: None })?;
+    ensure!(done.code == 0, "keel-oci-conformance in a guest: {}", done.output);
+    Ok(median(&samples(&serde_json::from_str(&done.output)?, OURS, "runMs")?))
+}
+
 /// Each of our rounds divided by the median of crun's.
 fn ratio(key: &'static str, all: &Value, of: &str, how: &str) -> Result<Figure> {
     let crun = median(&samples(all, "crun", of)?);
