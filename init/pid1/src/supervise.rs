@@ -47,11 +47,11 @@ use crate::services::{Kind, Service};
 
 /// A service that isn't ready after this long is killed and started again.
 pub const START_LIMIT_MS: u64 = 60_000;
-/// A service that was up this long has recovered: its next failure counts as its first.
+/// A service that was up this long has recovered: it is started again at once, and the pauses begin anew after that.
 pub const STABLE_MS: u64 = 10_000;
 /// Late services start this long after boot at the latest.
 pub const LATE_MS: u64 = 15_000;
-/// First and longest pause before a service is started again.
+/// First and longest pause before a service that didn't last is started again.
 pub const BACKOFF_MS: (u64, u64) = (100, 30_000);
 /// How long subscribers have before services are told to end.
 pub const DRAIN_LIMIT_MS: u64 = 20_000;
@@ -275,14 +275,16 @@ impl Slot {
         self.since_ms = now_ms;
     }
 
-    /// It ended without having been wanted to: pause, longer each time.
+    /// It ended without having been wanted to: at once again after it had worked for long, else a pause, longer each time.
     fn fail(&mut self, why: String, now_ms: u64, actions: &mut Vec<Action>) {
-        if matches!(self.state, State::Up { .. }) && now_ms.saturating_sub(self.since_ms) >= STABLE_MS {
-            self.failures = 0;
-        }
-        let pause_ms = BACKOFF_MS.0.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MS.1);
-        self.failures = self.failures.saturating_add(1);
-        actions.push(Action::Say(format!("service {} {why}; again in {pause_ms} ms", self.service.name)));
+        let was_stable = matches!(self.state, State::Up { .. }) && now_ms.saturating_sub(self.since_ms) >= STABLE_MS;
+        let pause_ms = match was_stable {
+            true => 0,
+            false => BACKOFF_MS.0.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MS.1),
+        };
+        self.failures = if was_stable { 0 } else { self.failures.saturating_add(1) };
+        let again = if was_stable { "again at once".to_owned() } else { format!("again in {pause_ms} ms") };
+        actions.push(Action::Say(format!("service {} {why}; {again}", self.service.name)));
         self.status = why;
         self.enter(State::Backoff { until_ms: now_ms.saturating_add(pause_ms) }, now_ms);
     }

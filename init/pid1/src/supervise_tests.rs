@@ -129,8 +129,10 @@ fn pauses_double_up_to_their_limit_and_shrink_again_after_a_stable_time() {
     run.on(Event::Ready { service: BASE });
     run.after(STABLE_MS);
     run.on(Event::Exited { service: BASE, code: 137 });
+    assert!(matches!(run.state(BASE), State::Starting { pid: Some(_), .. }), "at once");
+    assert_eq!(run.supervisor.slots[BASE].view().restarts, 13);
+    run.on(Event::Exited { service: BASE, code: 137 });
     assert_eq!(run.state(BASE), State::Backoff { until_ms: run.now_ms + 100 });
-    assert_eq!(run.supervisor.slots[BASE].view().restarts, 12);
     assert_eq!(run.supervisor.slots[BASE].status, "was ended by signal 9");
 }
 

@@ -295,6 +295,8 @@ impl Guest {
             let services = self.host.keelctl_json(&["services"])?;
             let runtime = services.as_array().into_iter().flatten().find(|service| service["name"] == "runtime");
             let pid = runtime.and_then(|service| service["pid"].as_u64()).context("pid of the runtime")?.to_string();
+            // One that has just been started again waits a little before the next time.
+            std::thread::sleep(Duration::from_secs(11));
             let mut words: Vec<&str> = CLIENT.iter().copied().filter(|word| *word != "--rm").collect();
             words.splice(1..1, ["-d", "--name", "back"]);
             words.extend(["back", "--socket", "/keel.sock", "--pid", &pid]);
@@ -307,11 +309,12 @@ impl Guest {
                 let errors = self.log_of("back");
                 format!("keel-load printed {text:?} and {errors:?}")
             })?;
-            samples.push(document["wallMs"].as_f64().context("wallMs")?);
-            eprintln!("back: {samples:.1?} ms");
+            eprintln!("back: {document}");
+            samples.push(document["busyMs"].as_f64().context("busyMs")?);
             self.host.docker_ok(&["rm", "back"])?;
         }
-        let how = "the runtime killed with containers running, until its API answers; guest time";
+        let how =
+            "the runtime killed with containers running, until its API answers a call that waits; busy guest time";
         Ok(Figure::new("engine_back_ms", "ms", Some(300.0), how, samples))
     }
 
