@@ -53,7 +53,11 @@ fn create(api: &Api, name: &str, script: &str, host: &str) -> std::io::Result<u1
 /// One client: it does this and that until the daemon is gone. A call that begins thereafter waits for the next daemon.
 fn client(api: &Api, mut random: Random, promised: &Promised) {
     let mut own: Vec<String> = Vec::new();
-    while !promised.over.load(Ordering::Relaxed) && step(api, &mut random, promised, &mut own).is_ok() {}
+    while !promised.over.load(Ordering::Relaxed) {
+        if step(api, &mut random, promised, &mut own).is_err() {
+            return;
+        }
+    }
 }
 
 fn step(api: &Api, random: &mut Random, promised: &Promised, own: &mut Vec<String>) -> std::io::Result<()> {
