@@ -184,4 +184,4 @@ bench: release faults conformance-programs load
 	@$(TOOLS)/keel-bench $(ARGS)
 
 clean:
-	@rm -rf target build/cargo build/programs build/faults build/load build/cloud build/run build/tests build/fleet build/bench* build/inputs
+	@rm -rf target build/cargo build/programs build/faults build/load build/cloud build/run build/tests build/fleet build/bench* build/earlier build/inputs

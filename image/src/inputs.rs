@@ -110,9 +110,7 @@ pub fn fetch(folder: &Path, lock_file: &Path, update: bool, kernel: Option<&str>
         lock.package.insert(role.into(), locked);
     }
     if lock != old {
-        let text = toml::to_string(&lock).unwrap_or_default();
-        let head = "# The packages that releases are made from. Written by `keel-image inputs --update`.\n\n";
-        files::write(lock_file, format!("{head}{text}").as_bytes(), 0o644)?;
+        write_lock(lock_file, &lock)?;
     }
     locate(folder)
 }
@@ -146,12 +144,20 @@ pub fn locate(folder: &Path) -> Result<Inputs, InputsError> {
     Ok(inputs)
 }
 
-fn read_lock(path: &Path) -> Result<Lock, InputsError> {
+/// Reads a lock file; one that isn't there names nothing.
+pub fn read_lock(path: &Path) -> Result<Lock, InputsError> {
     if !path.exists() {
         return Ok(Lock::default());
     }
     let text = fs::read_to_string(path).map_err(at("read", path))?;
     toml::from_str(&text).map_err(|error| InputsError::Lock(path.into(), error))
+}
+
+/// Writes a lock file.
+pub fn write_lock(path: &Path, lock: &Lock) -> Result<(), InputsError> {
+    let text = toml::to_string(lock).unwrap_or_default();
+    let head = "# The packages that releases are made from. Written by `keel-image inputs --update`.\n\n";
+    Ok(files::write(path, format!("{head}{text}").as_bytes(), 0o644)?)
 }
 
 /// The `.deb` of a role, in the folder and checked.

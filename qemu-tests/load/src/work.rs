@@ -58,7 +58,7 @@ pub fn of(verb: &str, client: &Client, order: &Order) -> Result<Value> {
     match verb {
         "ready" => ready(client, Duration::from_secs(order.seconds)).map(|ms| json!({ "wallMs": ms })),
         "load" => load(client, order),
-        "run" => runs(client, order),
+        "run" => times(order, || run(client, order)),
         "exec" => exec(client, order),
         "idle" => idle(client, order),
         "back" => back(client, order),
@@ -101,32 +101,11 @@ fn times(order: &Order, mut round: impl FnMut() -> Result<()>) -> Result<Value> 
     Ok(json!({ "wallMs": wall_ms, "busyMs": length.busy_ms / f64::from(order.rounds), "allMs": length.wall_ms }))
 }
 
-/// `run` and, of its calls, the mean of each.
-fn runs(client: &Client, order: &Order) -> Result<Value> {
-    let mut calls_ms = [0.0; 4];
-    let mut document = times(order, || {
-        let calls = run(client, order)?;
-        calls_ms.iter_mut().zip(calls).for_each(|(all, one)| *all += one);
-        Ok(())
-    })?;
-    // One more than the rounds that count.
-    let [create, start, wait, remove] = calls_ms.map(|all| all / f64::from(order.rounds + 1));
-    document["callsMs"] = json!({ "create": create, "start": start, "wait": wait, "remove": remove });
-    Ok(document)
-}
-
-/// A container's whole life; milliseconds of create, start, wait, remove.
-fn run(client: &Client, order: &Order) -> Result<[f64; 4]> {
-    let mut begun = Instant::now();
-    let mut lap = || std::mem::replace(&mut begun, Instant::now()).elapsed().as_secs_f64() * 1000.0;
+fn run(client: &Client, order: &Order) -> Result<()> {
     let id = client.create(&order.image, &order.network, &["true"])?;
-    let create = lap();
     client.start(&id)?;
-    let start = lap();
     client.wait(&id)?;
-    let wait = lap();
-    client.remove(&id)?;
-    Ok([create, start, wait, lap()])
+    client.remove(&id)
 }
 
 fn exec(client: &Client, order: &Order) -> Result<Value> {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use keel_image::inputs::Lock;
+use keel_image::inputs;
 
 use crate::build::{Build, run};
 
@@ -22,19 +22,18 @@ pub fn inputs(build: &Build) -> Result<PathBuf> {
     let folder = build.build.join("earlier");
     fs::create_dir_all(&folder)?;
     let (lock_file, out) = (folder.join("inputs.lock"), folder.join("inputs"));
-    let text = fs::read_to_string(build.source.join("image/inputs.lock")).context("read image/inputs.lock")?;
-    let mut lock: Lock = toml::from_str(&text).context("image/inputs.lock")?;
+    let mut lock = inputs::read_lock(&build.source.join("image/inputs.lock"))?;
     let locked = lock.package.remove("kernel").context("image/inputs.lock names no kernel")?;
     let known = Command::new("apt-cache").args(["pkgnames", "linux-image-"]).output().context("run apt-cache")?;
     let kernel = before(&locked.name, &String::from_utf8_lossy(&known.stdout))
         .with_context(|| format!("apt knows no kernel package before {}", locked.name))?;
     if !lock_file.exists() {
-        fs::write(&lock_file, toml::to_string(&lock)?)?;
+        inputs::write_lock(&lock_file, &lock)?;
     }
     let mut command = build.keel_image();
     run(command.args(["inputs", "--kernel", &kernel, "--lock"]).arg(&lock_file).arg("--out").arg(&out))?;
-    let inputs = keel_image::inputs::locate(&out)?;
-    ensure!(!locked.name.ends_with(&inputs.kernel_release), "the earlier kernel is the locked one");
+    let kernel_release = inputs::locate(&out)?.kernel_release;
+    ensure!(!locked.name.ends_with(&kernel_release), "the earlier kernel is the locked one");
     Ok(out)
 }
 
