@@ -135,6 +135,7 @@ pub const MEASUREMENTS: &[Measurement] = &[
         ],
         run: engines::compare,
     },
+    Measurement { keys: &["ps_500_ms", "api_calls_per_s"], run: engines::calls },
     Measurement { keys: &["engine_vs_oci"], run: engines::beside_oci },
     Measurement { keys: &["engine_back_ms"], run: engines::back },
     Measurement { keys: &["containers_in_2gib"], run: engines::many },

@@ -7,6 +7,10 @@ use anyhow::{Context, Result};
 
 /// A clock tick in seconds: `USER_HZ` of all of Linux's x86.
 pub const TICK_S: f64 = 0.01;
+/// KiB of a page.
+const PAGE_KIB: f64 = 4.0;
+/// KiB of the kernel's stack for a thread on x86-64.
+const KERNEL_STACK_KIB: f64 = 16.0;
 
 /// A stretch of time. Idle time is that of all processors together, to a hundredth of a second.
 pub struct Stretch {
@@ -44,20 +48,26 @@ fn idle_s() -> Result<f64> {
     Ok(ticks.iter().sum::<f64>() * TICK_S)
 }
 
-/// KiB that could be had without swapping, with nothing in caches.
+/// KiB that could be had without swapping, with nothing in caches. `MemAvailable` leaves out the free pages that each
+/// processor keeps at hand, which may be an eighth of all memory (kernel: Documentation/admin-guide/sysctl/vm.rst,
+/// `percpu_pagelist_high_fraction`); under pressure they are given back.
 pub fn available_kib() -> Result<f64> {
     fs::write("/proc/sys/vm/drop_caches", "3")?;
-    field_kib("/proc/meminfo", "MemAvailable:")
+    let zones = fs::read_to_string("/proc/zoneinfo").context("read /proc/zoneinfo")?;
+    let at_hand = zones.lines().filter_map(|line| line.trim().strip_prefix("count:")?.trim().parse::<f64>().ok());
+    Ok(field_kib("/proc/meminfo", "MemAvailable:")? + at_hand.sum::<f64>() * PAGE_KIB)
 }
 
-/// Number, and KiB of proportional set sizes, of all processes whose command line is this.
+/// Number of all processes whose command line is this, and KiB of what each would have without a container, too: its
+/// proportional set size, its page tables and its stack in the kernel.
 pub fn processes(command: &[&str]) -> Result<(usize, f64)> {
     let wanted: Vec<u8> = command.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
     let (mut count, mut kib) = (0, 0.0);
     for entry in fs::read_dir("/proc")?.flatten() {
         if fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == wanted) {
+            let of = |file: &str, field| field_kib(&entry.path().join(file).to_string_lossy(), field);
             count += 1;
-            kib += field_kib(&entry.path().join("smaps_rollup").to_string_lossy(), "Pss:")?;
+            kib += of("smaps_rollup", "Pss:")? + of("status", "VmPTE:")? + KERNEL_STACK_KIB;
         }
     }
     Ok((count, kib))

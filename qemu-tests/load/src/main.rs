@@ -29,6 +29,7 @@ usage: keel-load VERB --socket PATH [OPTION]...
   run                create, start, wait for and remove a container of `true`, --rounds N times
   exec               `true` in a container that runs, --rounds N times
   idle --count N     starts N containers that sleep, and says what each costs the machine
+  list --count N     makes N containers, and says how long a list of them and a look at one take, --rounds N times
   back --pid N       kills process N and waits until the engine answers again
   pull --process P   pulls an image; P is the name of the engine's processes
   forget             removes an image, if it is there

@@ -61,6 +61,7 @@ pub fn of(verb: &str, client: &Client, order: &Order) -> Result<Value> {
         "run" => times(order, || run(client, order)),
         "exec" => exec(client, order),
         "idle" => idle(client, order),
+        "list" => list(client, order),
         "back" => back(client, order),
         "pull" => pull(client, order),
         "forget" => forget(client, order),
@@ -142,6 +143,26 @@ fn idle(client: &Client, order: &Order) -> Result<Value> {
     Ok(json!({
         "count": count, "overheadKib": each(used_kib - own_kib), "ownKib": each(own_kib), "startMs": each(length.wall_ms),
     }))
+}
+
+/// Containers that never ran are listed, and one of them is looked at.
+fn list(client: &Client, order: &Order) -> Result<Value> {
+    let mut ids = Vec::new();
+    for _ in 0..order.count {
+        ids.push(client.create(&order.image, &order.network, &SLEEP)?);
+    }
+    let first = ids.first().context("--count is 0")?;
+    let list = times(order, || {
+        let listed = client.json("GET", "/v1.40/containers/json?all=1", None)?;
+        let listed = listed.as_array().map_or(0, Vec::len);
+        ensure!(listed >= ids.len(), "{listed} of {} containers are listed", ids.len());
+        Ok(())
+    })?;
+    let look = times(order, || client.call("GET", &format!("/v1.40/containers/{first}/json"), None).map(drop))?;
+    for id in &ids {
+        client.remove(id)?;
+    }
+    Ok(json!({ "list": list, "look": look }))
 }
 
 fn back(client: &Client, order: &Order) -> Result<Value> {

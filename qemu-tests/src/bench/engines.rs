@@ -39,6 +39,10 @@ const ROUNDS: &str = "4";
 const IDLE: &str = "50";
 /// Containers that should fit into 2 GiB.
 const MANY: &str = "1000";
+/// Containers in a list.
+const LISTED: &str = "500";
+/// Calls that are timed.
+const CALLS: &str = "50";
 /// The engines: name, and socket as the client's container has it.
 pub(super) const ENGINES: [(&str, &str); 3] =
     [("keel", "/keel.sock"), ("docker", "/sockets/docker.sock"), ("podman", "/sockets/podman.sock")];
@@ -59,7 +63,7 @@ exec dockerd $DOCKERD_OPTIONS --data-root /data/docker -H unix:///sockets/docker
 
 /// Times of `run` and `exec`, and memory of idle containers.
 pub fn compare(build: &Build) -> Result<Vec<Figure>> {
-    let guest = Guest::start(build, "bench-engines")?;
+    let guest = Guest::start(build, "bench-engines", Clock::Instructions)?;
     let mut all = Vec::new();
     for (figure, verb, network) in [("run", "run", "none"), ("run_network", "run", "bridge"), ("exec", "exec", "none")]
     {
@@ -75,6 +79,40 @@ pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     figures.push(overhead(&idle)?);
     guest.off()?;
     Ok(figures)
+}
+
+/// A list of many containers, and calls one after the other. By the real clock: making so many containers with Docker
+/// and Podman takes hours where instructions are counted.
+pub fn calls(build: &Build) -> Result<Vec<Figure>> {
+    let guest = Guest::start(build, "bench-calls", Clock::Real)?;
+    let (mut lists, mut looks): (Samples, Samples) = (Vec::new(), Vec::new());
+    for (name, socket) in ENGINES {
+        let words = ["list", "--socket", socket, "--count", LISTED, "--network", "none", "--rounds", CALLS];
+        let Some(document) = of_engine(name, guest.load(&words))? else { continue };
+        let of = |what: &str| -> Result<Vec<f64>> {
+            let times = document[what]["wallMs"].as_array().with_context(|| format!("{what} of {name}"))?;
+            Ok(times.iter().filter_map(Value::as_f64).collect())
+        };
+        eprintln!("{name}: list {:.2} ms, look {:.2} ms", median(&of("list")?), median(&of("look")?));
+        lists.push((name, of("list")?));
+        looks.push((name, of("look")?.into_iter().map(|ms| 1000.0 / ms).collect()));
+    }
+    guest.off()?;
+    let how = format!("a list of {LISTED} containers, a connection each; guest's clock");
+    let rate = "looks at one among them (`inspect`), one after the other, a connection each";
+    Ok(vec![
+        beside("ps_500_ms", "ms", &how, &lists).context("Keel's lists")?,
+        beside("api_calls_per_s", "1/s", rate, &looks).context("Keel's looks")?,
+    ])
+}
+
+/// Our samples with the peers' medians beside them; `None` without ours.
+fn beside(key: &'static str, unit: &'static str, how: &str, all: &Samples) -> Option<Figure> {
+    let ours = times(all, "keel");
+    let mut figure = (!ours.is_empty()).then(|| Figure::new(key, unit, None, how, ours.to_vec()))?;
+    let peers = ["docker", "podman"].into_iter().filter(|peer| !times(all, peer).is_empty());
+    figure.peers = peers.map(|peer| (peer.to_owned(), median(times(all, peer)))).collect();
+    Some(figure)
 }
 
 /// A container's life through the engine beside the same by the OCI runtime alone; both in guests that count
@@ -157,12 +195,8 @@ fn ratios(all: &[(&str, Samples)]) -> Vec<Figure> {
     ratio("exec_vs_podman", "exec", "podman", None, exec_how);
     for (key, of) in [("run_ms", "run"), ("run_network_ms", "run_network"), ("engine_exec_ms", "exec")] {
         let Some((_, samples)) = all.iter().find(|(figure, _)| *figure == of) else { continue };
-        let ours = times(samples, "keel");
-        let mut figure =
-            Figure::new(key, "ms", None, &format!("the time itself, mean of {ROUNDS} rounds a sample"), ours.to_vec());
-        let peers = ["docker", "podman"].into_iter().filter(|peer| !times(samples, peer).is_empty());
-        figure.peers = peers.map(|peer| (peer.to_owned(), median(times(samples, peer)))).collect();
-        figures.push(figure);
+        let how = format!("the time itself, mean of {ROUNDS} rounds a sample");
+        figures.extend(beside(key, "ms", &how, samples));
     }
     figures
 }
@@ -175,8 +209,8 @@ fn times<'a>(samples: &'a Samples, engine: &str) -> &'a [f64] {
 fn overhead(idle: &[(&str, Value)]) -> Result<Figure> {
     let of = |document: &Value| document["overheadKib"].as_f64().context("overheadKib");
     let ours = idle.first().context("Keel's own")?;
-    let how = "memory of the machine that 50 idle containers without network took, less that of their own processes, \
-               for each";
+    let how = "memory of the machine that 50 idle containers without network took, for each, less what their processes \
+               would have without a container (proportional set, page tables, stack in the kernel)";
     let mut figure = Figure::new("container_overhead_kib", "KiB", Some(300.0), how, vec![of(&ours.1)?]);
     figure.peers =
         idle.iter().skip(1).map(|(name, document)| Ok(((*name).to_owned(), of(document)?))).collect::<Result<_>>()?;
@@ -191,8 +225,8 @@ pub(super) struct Guest {
 
 impl Guest {
     /// With both peers, which answer.
-    fn start(build: &Build, name: &str) -> Result<Self> {
-        let guest = Self::prepare(build, name, &packages(build)?, "", &[])?;
+    fn start(build: &Build, name: &str, clock: Clock) -> Result<Self> {
+        let guest = Self::prepare(build, name, clock, &packages(build)?, "", &[])?;
         guest.start_peers("default", "")?;
         for (name, socket) in ENGINES.iter().skip(1) {
             let loaded = guest.load(&["load", "--socket", socket, "--file", "/web.tar"]);
@@ -225,7 +259,7 @@ impl Guest {
 
     /// With both peers in the host's network, and further images; lines of machine config.
     pub(super) fn start_beside(build: &Build, name: &str, config: &str, images: &[PathBuf]) -> Result<Self> {
-        let guest = Self::prepare(build, name, &packages(build)?, config, images)?;
+        let guest = Self::prepare(build, name, Clock::Instructions, &packages(build)?, config, images)?;
         // The host's network has a firewall of its own.
         guest.start_peers("host", "--iptables=false --bridge=none")?;
         Ok(guest)
@@ -246,11 +280,19 @@ impl Guest {
 
     /// With the client alone.
     fn start_alone(build: &Build, name: &str) -> Result<Self> {
-        Self::prepare(build, name, &[], "", &[])
+        Self::prepare(build, name, Clock::Instructions, &[], "", &[])
     }
 
-    /// First boot by the real clock, in which the images are loaded; then one in which an instruction is a nanosecond.
-    fn prepare(build: &Build, name: &str, packages: &[PathBuf], config: &str, more: &[PathBuf]) -> Result<Self> {
+    /// First boot by the real clock, in which the images are loaded; then, where they are counted, one in which an
+    /// instruction is a nanosecond.
+    fn prepare(
+        build: &Build,
+        name: &str,
+        clock: Clock,
+        packages: &[PathBuf],
+        config: &str,
+        more: &[PathBuf],
+    ) -> Result<Self> {
         let mut fixture = Fixture::new(build, name)?;
         fixture.add_config(config);
         fixture.hardware.memory_mib = MEMORY_MIB;
@@ -264,9 +306,12 @@ impl Guest {
         for archive in archives.iter().chain(more) {
             host.docker_ok(&["load", "-i", archive.to_str().context("path")?])?;
         }
+        if clock == Clock::Real {
+            return Ok(Self { machine, host });
+        }
         host.keelctl_ok(&["poweroff"])?;
         machine.wait_off(Duration::from_secs(120))?;
-        fixture.hardware.clock = Clock::Instructions;
+        fixture.hardware.clock = clock;
         let (machine, host) = fixture.boot()?;
         Ok(Self { machine, host })
     }

@@ -30,8 +30,8 @@ const LAYERS: usize = 5;
 const LAYER_BYTES: u64 = 40_000_000;
 /// Of so many files one is changed in the second image.
 const CHANGED_ONE_OF: usize = 10;
-/// Pulls of each image by each engine.
-const ROUNDS: usize = 2;
+/// Pulls of each image by each engine; a round takes half an hour where instructions are counted.
+const ROUNDS: usize = 1;
 /// The registry in the guest.
 const REGISTRY: &str = "127.0.0.1:5000";
 /// Its configuration.
@@ -63,9 +63,10 @@ pub fn compare(build: &Build) -> Result<Vec<Figure>> {
         for ((name, socket), process) in ENGINES.into_iter().zip(PROCESSES) {
             let load = |verb: &str, tag: &str| {
                 let image = format!("{REGISTRY}/app:{tag}");
-                guest
-                    .load(&[verb, "--socket", socket, "--process", process, "--image", &image])
-                    .with_context(|| format!("{name}: {}", guest.peers_log()))
+                let words = [verb, "--socket", socket, "--process", process, "--image", &image];
+                let document = guest.load(&words).with_context(|| format!("{name}: {}", guest.peers_log()))?;
+                eprintln!("{name} {verb} {tag}: {document}");
+                Ok::<_, anyhow::Error>(document)
             };
             first.entry(name).or_default().push(load("pull", "1")?);
             again.entry(name).or_default().push(load("pull", "2")?);

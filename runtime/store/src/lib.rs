@@ -9,6 +9,7 @@
 //! - `load`: archives of `docker save`
 //! - `model`: JSON of registries and archives
 //! - `mount`: an image mounted for one container
+//! - `mounts`: trees mounted once each
 //! - `objects`: files that are kept once for all images
 //! - [`progress`]: what a long operation tells meanwhile
 //! - `records`: which images there are and what they are called
@@ -35,6 +36,7 @@ mod layer;
 mod load;
 mod model;
 mod mount;
+mod mounts;
 mod objects;
 pub mod progress;
 mod records;

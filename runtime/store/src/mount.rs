@@ -9,29 +9,23 @@
 //! opens it (`verity=require`), the tree's own has been compared with its name, and the kernel checks each block that
 //! it reads of either: what has been changed on disk is an I/O error.
 //!
-//! Before Linux 6.15 overlayfs takes layers only from mounts of the caller's own mount namespace, detached ones not
-//! among them. So the stacking happens on a thread with a mount namespace for itself, in which the tree covers the
-//! folder of all trees; the namespace ends with the thread, and overlayfs keeps what it needs.
+//! The stacking happens in the store's own mount namespace (see [`crate::mounts`]), where the trees stay mounted for the
+//! next container; overlayfs keeps what it needs of it.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat, open, openat, stat};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat, open, openat, stat};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
 use crate::digest::ImageId;
 use crate::error::Error;
+use crate::mounts::Mounts;
 use crate::store::{IdMap, Store};
 use crate::sys;
 use crate::trees::TreeFile;
-
-/// Bytes of stack of the thread that mounts.
-const STACK_BYTES: usize = 128 << 10;
 
 /// What overlayfs puts above an image.
 #[derive(Clone, Copy)]
@@ -62,7 +56,7 @@ impl Store {
         let stack = Stack {
             image,
             tree: self.tree(image)?,
-            trees: self.trees.folder(),
+            mounts: &self.mounts,
             objects: self.depot.objects.folder(),
             above,
             mapping,
@@ -74,33 +68,17 @@ impl Store {
                 Some(self.namespaces.get(mapping).map_err(|error| stack.fail("making a user namespace", error))?)
             }
         };
-        std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .name("mount".into())
-                .stack_size(STACK_BYTES)
-                .spawn_scoped(scope, || {
-                    own_mount_namespace().map_err(|error| stack.fail("making a mount namespace", error))?;
-                    stack.mount(namespace.as_ref().map(|namespace| namespace.as_fd()))
-                })
-                .map_err(|error| stack.fail("starting a thread", error))?
-                .join()
-                .map_err(|_| stack.fail("stacking", std::io::Error::other("the thread panicked")))?
-        })
+        self.mounts
+            .within(|| stack.mount(namespace.as_ref().map(|namespace| namespace.as_fd())))
+            .map_err(|error| stack.fail("entering the store's mount namespace", error))?
     }
-}
-
-/// Leaves the calling thread alone in a copy of its mount namespace, whose changes stay there.
-fn own_mount_namespace() -> std::io::Result<()> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    Ok(())
 }
 
 /// What is stacked.
 struct Stack<'a> {
     image: &'a ImageId,
     tree: TreeFile,
-    trees: &'a Path,
+    mounts: &'a Mounts,
     objects: &'a Path,
     above: Above<'a>,
     mapping: Option<IdMap>,
@@ -111,26 +89,26 @@ impl Stack<'_> {
         Error::Mount { image: self.image.to_string(), step: step.into(), source: source.into() }
     }
 
-    /// Stacks it all; the calling thread has a mount namespace for itself.
+    /// Stacks it all; the calling thread is in the store's mount namespace.
     fn mount(&self, namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
-        let tree = self.mount_tree()?;
+        let fail = |error| self.fail("sharing the tree", error);
+        let tree = self.mounts.of_tree(&self.tree, || self.mount_tree(), fail)?;
         if let Some(namespace) = namespace {
             sys::map_ids(tree.as_fd(), namespace).map_err(|error| self.fail("mapping owners", error))?;
         }
-        move_mount(&tree, "", CWD, self.trees, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .map_err(|error| self.fail("attaching the tree", error))?;
+        let tree = self.mounts.attach(&tree).map_err(|error| self.fail("attaching the tree", error))?;
         let name =
             |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| self.fail("naming a folder", Errno::ILSEQ));
         let mut options = vec![("source", "overlay".to_owned())];
         let folders = match self.above {
-            Above::Writable(folder) => Some(prepare(self.trees, folder, self.mapping)?),
+            Above::Writable(folder) => Some(prepare(tree.path(), folder, self.mapping)?),
             Above::Readable(folder) => {
                 options.push(("lowerdir+", name(&folder.join("upper"))?));
                 None
             }
             Above::Nothing => None,
         };
-        options.extend([("lowerdir+", name(self.trees)?), ("datadir+", name(self.objects)?)]);
+        options.extend([("lowerdir+", name(tree.path())?), ("datadir+", name(self.objects)?)]);
         if let Some((upper, work)) = &folders {
             options.extend([("upperdir", fd_path(upper)), ("workdir", fd_path(work))]);
         }

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::image::Image;
 use crate::layer::depot::Depot;
 use crate::model::{ConfigFile, MAX_CONFIG_BYTES};
+use crate::mounts::Mounts;
 use crate::progress::{Progress, Status};
 use crate::records::{Images, Record, Records};
 use crate::reference::Reference;
@@ -95,6 +96,7 @@ pub struct Store {
     root: PathBuf,
     pub(crate) depot: Depot,
     pub(crate) trees: Trees,
+    pub(crate) mounts: Mounts,
     records: Mutex<Records>,
     /// Layers that an operation counts on before a record names them, with how many do.
     pins: Mutex<HashMap<Digest, u32>>,
@@ -107,6 +109,7 @@ pub struct Store {
 impl Store {
     /// Opens the store in a folder, which is made if absent, and clears away what a crash left unfinished.
     pub fn open(root: &Path, options: Options) -> Result<Self, Error> {
+        let root = &std::path::absolute(root).map_err(Error::io("finding", root))?;
         std::fs::create_dir_all(root.join("blobs/sha256")).map_err(Error::io("making folder", root))?;
         let lock = File::create(root.join("lock")).map_err(Error::io("making the lock of", root))?;
         take(&lock, options.lock_wait)
@@ -122,8 +125,9 @@ impl Store {
         let (depot, trees) = (Depot::open(root)?, Trees::open(root)?);
         let (records, reliable) = Records::open(root)?;
         let store = Self {
-            root: root.to_owned(),
+            root: root.clone(),
             depot,
+            mounts: Mounts::new(root, trees.folder()),
             trees,
             records: Mutex::new(records),
             pins: Mutex::default(),
@@ -136,7 +140,8 @@ impl Store {
             store.sweep(store.depot.all()?);
             store.sweep_blobs()?;
             let known = store.records().images().trees();
-            store.trees.forget(store.trees.all()?.into_iter().filter(|tree| !known.contains(tree)));
+            let gone: Vec<_> = store.trees.all()?.into_iter().filter(|tree| !known.contains(tree)).collect();
+            store.trees.forget(&gone);
         }
         store.depot.clear()?;
         Ok(store)
@@ -234,14 +239,16 @@ impl Store {
         &self,
         change: impl FnOnce(&mut Images) -> Result<(Vec<Removed>, Vec<Digest>), Error>,
     ) -> Result<Vec<Removed>, Error> {
-        let (mut removed, layers) = {
+        let ((mut removed, layers), gone) = {
             let mut records = self.records();
             let before = records.images().clone();
             let changed = records.change(change)?;
             self.forget_blobs(&before, records.images());
-            self.trees.forget(before.trees().difference(&records.images().trees()).copied());
-            changed
+            let gone: Vec<_> = before.trees().difference(&records.images().trees()).copied().collect();
+            self.trees.forget(&gone);
+            (changed, gone)
         };
+        self.mounts.forget(&gone);
         removed.extend(self.sweep(layers).into_iter().map(|layer| Removed::Deleted(layer.to_string())));
         Ok(removed)
     }

@@ -29,6 +29,8 @@ pub struct Trees {
 /// A tree's file, open, and whether the kernel checks it.
 #[derive(Debug)]
 pub struct TreeFile {
+    /// Its digest by fs-verity.
+    pub name: Digest,
     /// The file.
     pub file: File,
     /// Whether the kernel checks it, and the objects that it names.
@@ -59,7 +61,7 @@ impl Trees {
             log::warn!("{} isn't what it was: it is made again", path.display());
             return Ok(None);
         }
-        Ok(Some(TreeFile { file, is_sealed }))
+        Ok(Some(TreeFile { name: *tree, file, is_sealed }))
     }
 
     /// Makes the tree of these layers, lowest first.
@@ -87,9 +89,9 @@ impl Trees {
     }
 
     /// Removes the trees that were needed before and aren't now.
-    pub fn forget(&self, gone: impl IntoIterator<Item = Digest>) {
+    pub fn forget(&self, gone: &[Digest]) {
         for tree in gone {
-            let path = self.path(&tree);
+            let path = self.path(tree);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     log::warn!("{} stays until the next start: {error}", path.display());
