@@ -118,7 +118,11 @@ impl Host {
             }
             std::thread::sleep(Duration::from_millis(300));
         }
-        bail!("host isn't {health} after {limit:?}; last answer: {last}\nconsole:\n{}", tail(&machine.console()))
+        let (console, processor) = (machine.console(), machine.whereabouts());
+        bail!(
+            "host isn't {health} after {limit:?}; last answer: {last}\nprocessor:\n{processor}\nconsole:\n{}",
+            tail(&console)
+        )
     }
 
     /// Starts an install and returns its progress, one JSON document a line.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use keel_image::vm::kvm_works;
 use keel_spec::gpt::{SECTOR_BYTES, Table};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::build::Build;
 use crate::tpm::Tpm;
@@ -335,13 +335,32 @@ impl Machine {
         answer["icount"].as_u64().with_context(|| format!("QEMU's count of instructions: {answer}"))
     }
 
-    /// Gives QEMU's monitor a command (QMP); returns its answer.
+    /// Where the processor is, twice: what a machine that says nothing hangs at. For error messages.
+    pub fn whereabouts(&self) -> String {
+        let look = || {
+            let command = json!({ "command-line": "info registers" });
+            let registers = self.order("human-monitor-command", &command)?;
+            let lines = registers.as_str().unwrap_or_default().lines();
+            let telling = lines.filter(|line| ["RIP=", "CR0="].iter().any(|name| line.contains(name)));
+            Ok::<_, anyhow::Error>(telling.map(str::trim).collect::<Vec<_>>().join(" "))
+        };
+        let first = look();
+        std::thread::sleep(Duration::from_millis(500));
+        [first, look()].map(|seen| seen.unwrap_or_else(|error| format!("{error:#}"))).join("\n")
+    }
+
+    /// Gives QEMU's monitor a command without arguments.
     fn ask(&self, command: &str) -> Result<Value> {
+        self.order(command, &json!({}))
+    }
+
+    /// Gives QEMU's monitor a command (QMP); returns its answer.
+    fn order(&self, command: &str, arguments: &Value) -> Result<Value> {
         let mut monitor = UnixStream::connect(&self.monitor).context("connect to QEMU's monitor")?;
         monitor.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut lines = BufReader::new(monitor.try_clone()?).lines();
-        for next in ["qmp_capabilities", command] {
-            writeln!(monitor, "{{\"execute\":\"{next}\"}}")?;
+        for (next, arguments) in [("qmp_capabilities", &json!({})), (command, arguments)] {
+            writeln!(monitor, "{}", json!({ "execute": next, "arguments": arguments }))?;
             // The greeting, and what happens meanwhile, come between.
             for line in lines.by_ref().take(MAX_EVENTS) {
                 let answer: Value = serde_json::from_str(&line.with_context(|| format!("QEMU's answer to {next}"))?)?;
