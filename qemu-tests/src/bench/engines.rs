@@ -61,7 +61,7 @@ podman --root /data/podman system service --time=0 unix:///sockets/podman.sock &
 exec dockerd $DOCKERD_OPTIONS --data-root /data/docker -H unix:///sockets/docker.sock
 ";
 
-/// Times of `run` and `exec`, and memory of idle containers.
+/// Times of `run` and `exec`.
 pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     let guest = Guest::start(build, "bench-engines", Clock::Instructions)?;
     let mut all = Vec::new();
@@ -69,22 +69,20 @@ pub fn compare(build: &Build) -> Result<Vec<Figure>> {
     {
         all.push((figure, guest.times(verb, network)?));
     }
+    guest.off()?;
+    Ok(ratios(&all))
+}
+
+/// Memory of idle containers, a list of many, and calls one after the other. By the real clock: making so many containers
+/// with Docker and Podman takes hours where instructions are counted.
+pub fn crowds(build: &Build) -> Result<Vec<Figure>> {
+    let guest = Guest::start(build, "bench-crowds", Clock::Real)?;
     let mut idle = Vec::new();
     for (name, socket) in ENGINES {
         let words = ["idle", "--socket", socket, "--count", IDLE, "--network", "none"];
         idle.extend(of_engine(name, guest.load(&words))?.map(|document| (name, document)));
         eprintln!("idle: {:?}", idle.last());
     }
-    let mut figures = ratios(&all);
-    figures.push(overhead(&idle)?);
-    guest.off()?;
-    Ok(figures)
-}
-
-/// A list of many containers, and calls one after the other. By the real clock: making so many containers with Docker
-/// and Podman takes hours where instructions are counted.
-pub fn calls(build: &Build) -> Result<Vec<Figure>> {
-    let guest = Guest::start(build, "bench-calls", Clock::Real)?;
     let (mut lists, mut looks): (Samples, Samples) = (Vec::new(), Vec::new());
     for (name, socket) in ENGINES {
         let words = ["list", "--socket", socket, "--count", LISTED, "--network", "none", "--rounds", CALLS];
@@ -101,6 +99,7 @@ pub fn calls(build: &Build) -> Result<Vec<Figure>> {
     let how = format!("a list of {LISTED} containers, a connection each; guest's clock");
     let rate = "looks at one among them (`inspect`), one after the other, a connection each";
     Ok(vec![
+        overhead(&idle)?,
         beside("ps_500_ms", "ms", &how, &lists).context("Keel's lists")?,
         beside("api_calls_per_s", "1/s", rate, &looks).context("Keel's looks")?,
     ])

@@ -64,7 +64,9 @@ pub(super) fn guest_run_ms() -> Result<f64> {
     let lives = samples(&all, OURS, "runBusyMs")?;
     let mean = lives.iter().sum::<f64>() / lives.len() as f64;
     let returned = median(&samples(&all, OURS, "runMs")?);
-    eprintln!("the runtime alone: {mean:.2} ms busy, {returned:.2} ms until it returns: the kernel's clearing up is apart");
+    eprintln!(
+        "the runtime alone: {mean:.2} ms busy, {returned:.2} ms until it returns: the kernel's clearing up is apart"
+    );
     Ok(mean)
 }
 
