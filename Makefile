@@ -165,9 +165,8 @@ test: deps
 	@$(TOOLS)/keel-store-guest
 	@$(TOOLS)/keel-scenarios $(ARGS)
 
-# No documentation has tests; looking for them takes a minute of processor time.
 checks: lint
-	@cargo test -q --workspace --all-targets
+	@cargo test -q --workspace
 
 parts: programs faults inputs keys conformance-programs
 
@@ -185,4 +184,4 @@ bench: release faults conformance-programs load
 	@$(TOOLS)/keel-bench $(ARGS)
 
 clean:
-	@rm -rf target build/cargo build/programs build/faults build/load build/cloud build/run build/tests build/fleet build/bench* build/earlier build/inputs
+	@rm -rf target build/cargo build/programs build/faults build/conformance build/load build/cloud build/run build/tests build/fleet build/bench* build/earlier build/inputs
