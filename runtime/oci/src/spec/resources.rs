@@ -76,7 +76,7 @@ pub struct Memory {
     /// Kernel memory for TCP: likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_tcp: Option<i64>,
-    /// Version 1 only.
+    /// Version 1 only: refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub swappiness: Option<u64>,
     /// Version 1 only: `true` is refused.
@@ -135,13 +135,13 @@ pub struct Pids {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BlockIo {
-    /// v1 weight, 10 to 1000; becomes `io.weight`. 0: unset.
+    /// v1 weight, 10 to 1000: `io.bfq.weight`, or `io.weight` where that isn't there. 0: unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
-    /// Version 1 only.
+    /// Version 1 only: passed over, as version 2 has no such processes (no internal process constraint).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaf_weight: Option<u16>,
-    /// Weights of single devices (`io.bfq.weight`, or `io.weight`).
+    /// Weights of single devices, likewise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub weight_device: Vec<WeightDevice>,
     /// `io.max`, `rbps`.
@@ -166,7 +166,7 @@ pub struct WeightDevice {
     pub major: i64,
     /// Minor number.
     pub minor: i64,
-    /// v1 weight, 10 to 1000.
+    /// v1 weight, 10 to 1000; `None`, 0: unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
 }
