@@ -35,6 +35,10 @@ pub(super) const CASES: &[Case] = &[
     Case::v2("cgroup.pids-unlimited", "config-linux.md#pids", pids_unlimited),
     Case::v2("cgroup.pids-limit-is-enforced", "config-linux.md#pids", pids_enforced),
     Case::v2("cgroup.huge-pages", "config-linux.md#huge-page-limits", huge_pages),
+    Case::v2("cgroup.huge-pages-in-reserve", "config-linux.md#huge-page-limits", huge_pages_reserved),
+    Case::v2("cgroup.block-io-weight", "config-linux.md#block-io", io_weight),
+    Case::v2("cgroup.impossible-block-io-weight", "config-linux.md#block-io", io_weight_impossible),
+    Case::v2("cgroup.what-version-2-lacks-is-refused", "runtime.md#create", version_1),
     Case::v2("cgroup.unified", "config-linux.md#unified", unified),
     Case::v2("cgroup.unified-overrides", "config-linux.md#unified", unified_overrides),
     Case::v2("cgroup.unified-of-an-unknown-file", "config-linux.md#unified", unified_unknown),
@@ -45,6 +49,7 @@ pub(super) const CASES: &[Case] = &[
     Case::v2("update.from-standard-input", "other runtimes", update_input),
     Case::v2("update.from-a-file", "other runtimes", update_file),
     Case::v2("update.by-options", "other runtimes", update_options),
+    Case::v2("update.checks-the-use-of-memory-before", "config-linux.md#memory", update_checked),
     Case::v2("update.of-an-unknown-container", "other runtimes", update_unknown),
 ];
 
@@ -124,8 +129,13 @@ fn owned(lab: &Lab) -> Result<()> {
     let (container, answers) =
         lab.hold(&spec, json!([["mkdir", "/sys/fs/cgroup/below"], ["stat", "/sys/fs/cgroup/cgroup.procs"]]))?;
     let path = format!("/sys/fs/cgroup{}", lab.cgroups_path());
-    for name in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
-        same!(fs::metadata(format!("{path}/{name}"))?.uid(), 100_000, "owner of {name:?}");
+    let listed = fs::read_to_string("/sys/kernel/cgroup/delegate")?;
+    ensure!(listed.lines().any(|name| name == "cgroup.procs"), "the kernel's list of what is delegated: {listed}");
+    for name in [""].into_iter().chain(listed.lines()) {
+        match fs::metadata(format!("{path}/{name}")) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            found => same!(found?.uid(), 100_000, "owner of {name:?}"),
+        }
     }
     same!(fs::metadata(format!("{path}/memory.max"))?.uid(), 0, "owner of memory.max");
     answers.ok(0).context("the container's root can't make a cgroup")?;
@@ -213,6 +223,32 @@ fn huge_pages(lab: &Lab) -> Result<()> {
         json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }] }),
         &[("hugetlb.2MB.max", "4194304")],
     )
+}
+
+fn huge_pages_reserved(lab: &Lab) -> Result<()> {
+    let limits = json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }] });
+    files(lab, limits, &[("hugetlb.2MB.rsvd.max", "4194304")])
+}
+
+/// By whichever scheduler the kernel has.
+fn io_weight(lab: &Lab) -> Result<()> {
+    let container = lab.create(&resources(lab, json!({ "blockIO": { "weight": 750 } })), json!([]))?;
+    match file(lab, "io.bfq.weight") {
+        Ok(weight) => same!(weight, "default 750", "io.bfq.weight"),
+        Err(_) => same!(file(lab, "io.weight")?, "default 7475", "io.weight"),
+    }
+    container.finish()
+}
+
+fn io_weight_impossible(lab: &Lab) -> Result<()> {
+    lab.refused(&resources(lab, json!({ "blockIO": { "weight": 20_000 } }))).map(drop)
+}
+
+fn version_1(lab: &Lab) -> Result<()> {
+    for (name, value) in [("disableOOMKiller", json!(true)), ("swappiness", json!(10))] {
+        lab.refused(&resources(lab, json!({ "memory": { name: value } }))).with_context(|| name.to_owned())?;
+    }
+    Ok(())
 }
 
 fn unified(lab: &Lab) -> Result<()> {
@@ -304,6 +340,12 @@ fn update_options(lab: &Lab) -> Result<()> {
         Ok(())
     };
     updated(lab, change, &LIMIT_FILES)
+}
+
+fn update_checked(lab: &Lab) -> Result<()> {
+    fs::write(lab.path("limits"), json!({ "memory": { "limit": 4096, "checkBeforeUpdate": true } }).to_string())?;
+    let change = |id: &str| lab.call_refused(&["update", "--resources", &lab.path("limits"), id]).map(drop);
+    updated(lab, change, &[("memory.max", "max")])
 }
 
 fn update_unknown(lab: &Lab) -> Result<()> {
