@@ -11,6 +11,7 @@ mod minimum;
 mod networks;
 mod power_cut;
 mod rollout;
+mod sessions;
 mod update;
 mod verbs;
 

@@ -1,5 +1,5 @@
 //! Networks on a whole machine: bridges, links over the host's own (macvlan, ipvlan), and SCTP, whose modules a
-//! workstation's kernel may lack.
+//! workstation's kernel may lack; UDP.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use crate::{bare, images};
 
 /// The server's address in networks over links.
 const SERVER: &str = "10.91.0.9";
+/// What servers of other protocols say.
+const GREETING: &str = "hello from afar";
 
 /// Bridges of users' own, links, published ports.
 pub(super) fn bridges(host: &Host, web: &str) -> Result<()> {
@@ -47,7 +49,11 @@ pub(super) fn bridges(host: &Host, web: &str) -> Result<()> {
     host.docker_ok(&["rm", "-f", "plain"])?;
     refuses(host, &["run", "--rm", "-p", "8090:80", web, "true"], "8090")?;
     host.docker_ok(&["rm", "-f", "srv"])?;
-    host.docker_ok(&["network", "rm", "near", "far"]).map(drop)
+    host.docker_ok(&["network", "create", "--ipv6", "--subnet", "fd77::/64", "six"])?;
+    host.docker_ok(&["run", "-d", "--name", "srv", "--network", "six", "--ip6", "fd77::9", web])?;
+    ensure!(page(get("six", "[fd77::9]")?).starts_with("hello"), "a server over IPv6");
+    host.docker_ok(&["rm", "-f", "srv"])?;
+    host.docker_ok(&["network", "rm", "near", "far", "six"]).map(drop)
 }
 
 /// Networks over links, in each way that they can share one: drivers and options.
@@ -193,28 +199,40 @@ fn interfaces(host: &Host, web: &str) -> Result<String> {
     host.docker_ok(&["run", "--rm", "--network", "host", web, "ls", "/sys/class/net"])
 }
 
-/// A server over SCTP answers at its own address and at its published port.
-pub(super) fn sctp(host: &Host, dir: &Path) -> Result<()> {
+/// Servers over SCTP and UDP answer at their own address and at their published port.
+pub(super) fn protocols(host: &Host, dir: &Path) -> Result<()> {
     let archive = socat_image(dir)?;
     host.docker_ok(&["load", "-q", "-i", archive.to_str().context("path")?])?;
     let image = "socat:1";
-    let listen = ["socat", "-U", "SCTP4-LISTEN:9000,fork,reuseaddr", "OPEN:/greeting,rdonly"];
-    host.docker_ok(&[&["run", "-d", "--name", "sctp", "-p", "9000:9000/sctp", image][..], &listen].concat())?;
-    prints(host, &["port", "sctp"], "9000/sctp -> 0.0.0.0:9000")?;
-    let own = host.docker_ok(&["inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", "sctp"])?;
-    let (_, outer) = way_out(host, image)?;
     host.docker_ok(&["network", "create", "elsewhere"])?;
-    for (network, address) in [("bridge", &own), ("bridge", &outer), ("elsewhere", &outer)] {
-        // The first may come before the server listens.
-        let connect = format!("SCTP4-CONNECT:{address}:9000,retry=20,interval=0.5");
-        let client =
-            ["run", "--rm", "--network", network, image, "busybox", "timeout", "30", "socat", "-u", &connect, "-"];
-        prints(host, &client, "hello over SCTP").with_context(|| format!("{address}:9000/sctp from {network}"))?;
-    }
-    refuses(host, &["run", "--rm", "-p", "9000:9000/sctp", image, "true"], "9000")?;
-    host.docker_ok(&["rm", "-f", "sctp"])?;
+    // The first call may come before the server listens.
+    let sctp =
+        |address: &str| format!("busybox timeout 30 socat -u SCTP4-CONNECT:{address}:9000,retry=20,interval=0.5 -");
+    protocol(host, image, "sctp", "SCTP4-LISTEN:9000,fork,reuseaddr", &sctp)?;
+    // A datagram that nobody takes is lost.
+    let udp = |address: &str| {
+        let ask = format!("echo ask | busybox timeout 5 socat -t 1 - UDP4:{address}:9000");
+        format!("for i in $(busybox seq 20); do answer=$({ask}); [ -n \"$answer\" ] && break; done; echo $answer")
+    };
+    protocol(host, image, "udp", "UDP4-LISTEN:9000,fork,reuseaddr", &udp)?;
     host.docker_ok(&["network", "rm", "elsewhere"])?;
     host.docker_ok(&["rmi", image]).map(drop)
+}
+
+fn protocol(host: &Host, image: &str, name: &str, listen: &str, ask: &dyn Fn(&str) -> String) -> Result<()> {
+    let port = format!("9000:9000/{name}");
+    let server = ["socat", "-U", listen, "OPEN:/greeting,rdonly"];
+    host.docker_ok(&[&["run", "-d", "--name", name, "-p", &port, image][..], &server].concat())?;
+    prints(host, &["port", name], &format!("9000/{name} -> 0.0.0.0:9000"))?;
+    let own = host.docker_ok(&["inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", name])?;
+    let (_, outer) = way_out(host, image)?;
+    for (network, address) in [("bridge", &own), ("bridge", &outer), ("elsewhere", &outer)] {
+        let script = ask(address);
+        let client = ["run", "--rm", "--network", network, image, "busybox", "sh", "-c", &script];
+        prints(host, &client, GREETING).with_context(|| format!("{address}:9000/{name} from {network}"))?;
+    }
+    refuses(host, &["run", "--rm", "-p", &port, image, "true"], "9000")?;
+    host.docker_ok(&["rm", "-f", name]).map(drop)
 }
 
 /// An image of Debian's `socat` and busybox.
@@ -234,7 +252,7 @@ fn socat_image(dir: &Path) -> Result<PathBuf> {
     for applet in ["ip", "true"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
     }
-    fs::write(root.join("greeting"), "hello over SCTP\n")?;
+    fs::write(root.join("greeting"), format!("{GREETING}\n"))?;
     let image = images::pack(dir, "socat", &root, &json!({ "Env": ["PATH=/bin"] }))?;
     fs::remove_dir_all(&root)?;
     Ok(image)

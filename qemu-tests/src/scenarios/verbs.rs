@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::containers::with_registry;
 use super::fixture::Fixture;
-use super::networks;
+use super::{networks, sessions};
 use crate::build::{Build, run};
 use crate::clients::{Host, wait_http};
 
@@ -28,17 +28,19 @@ pub(super) fn each_once(build: &Build) -> Result<()> {
     fixture.hardware.guest_ports.push(8081);
     let own = onlooker(build, &fixture)?;
     let (machine, host) = fixture.boot()?;
-    let steps: [(&str, &dyn Fn() -> Result<()>); 11] = [
+    let steps: [(&str, &dyn Fn() -> Result<()>); 13] = [
         ("declared containers", &|| {
             wait_http(machine.port(8081)?, LIMIT)?;
             declared_containers(&host)
         }),
         ("options of run", &|| options(&host, &web)),
         ("verbs of a container that runs", &|| while_it_runs(&host, &fixture.dir, &web)),
+        ("terminals", &|| sessions::terminals(&host, &web)),
+        ("streams", &|| sessions::streams(&host, &web)),
         ("health checks and restarts", &|| health(&host, &web)),
         ("networks", &|| networks::bridges(&host, &web)),
         ("networks over links", &|| networks::over_links(&host, &web)),
-        ("ports of SCTP", &|| networks::sctp(&host, &fixture.dir)),
+        ("ports of SCTP and UDP", &|| networks::protocols(&host, &fixture.dir)),
         ("volumes", &|| volumes(&host, &web)),
         ("images", &|| image_verbs(&host, &fixture.dir, &web)),
         ("build", &|| build_image(&host, &fixture.dir, &web)),
@@ -77,7 +79,7 @@ pub(super) fn refuses(host: &Host, words: &[&str], why: &str) -> Result<()> {
 }
 
 /// Asks until the answer is this.
-fn until(host: &Host, words: &[&str], wanted: &str) -> Result<()> {
+pub(super) fn until(host: &Host, words: &[&str], wanted: &str) -> Result<()> {
     let begun = Instant::now();
     loop {
         let printed = host.docker_ok(words)?;
@@ -121,6 +123,27 @@ fn options(host: &Host, web: &str) -> Result<()> {
         (&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj", "500"),
         (&["--group-add", "77"], "id -G", "0 77"),
         (&["--cgroupns", "private"], "cat /proc/self/cgroup", "0::/"),
+        (&["--cgroupns", "host"], "grep -c '^0::/.' /proc/self/cgroup", "1"),
+        (&["--uts", "host"], "hostname", "keel"),
+        (&["--userns", "host"], "busybox awk '{print $1, $2}' /proc/self/uid_map", "0 0"),
+        (&["--ipc", "host"], "stat -f -c %b /dev/shm | grep -vc '^16384$'", "1"),
+        (&["--security-opt", "seccomp=unconfined"], "grep -c 'Seccomp:.0' /proc/self/status", "1"),
+        (&["--device-read-bps", "/dev/vda:1mb"], "grep -c rbps=1048576 /sys/fs/cgroup/io.max", "1"),
+        (
+            &["--cpuset-cpus", "0", "--cpus", "0.5"],
+            "cat /sys/fs/cgroup/cpuset.cpus /sys/fs/cgroup/cpu.max",
+            "0\n50000 100000",
+        ),
+        (&["-m", "20m", "--memory-reservation", "10m"], "cat /sys/fs/cgroup/memory.low", "10485760"),
+        (
+            &["--device-cgroup-rule", "c 1:11 r", "--cap-add", "MKNOD", "--userns", "host"],
+            "busybox mknod /k c 1 11 && echo made",
+            "made",
+        ),
+        (&["--log-driver", "local", "--log-opt", "max-size=1m"], "echo logged", "logged"),
+        (&["-v", "/anonymous"], "grep -c ' /anonymous ' /proc/self/mountinfo", "1"),
+        (&["--mount", "type=volume,src=bare,dst=/www,volume-nocopy"], "ls /www | busybox wc -l", "0"),
+        (&["-v", "/var/lib/keel:/host:ro", "--userns", "host"], "test -d /host/runtime && echo bound", "bound"),
     ];
     let failed = cases.iter().filter_map(|(words, script, wanted)| {
         let words = [&["run", "--rm"], *words, &[web, "sh", "-c", script]].concat();
@@ -199,7 +222,7 @@ fn while_it_runs(host: &Host, dir: &Path, web: &str) -> Result<()> {
     host.docker_ok(&["rm", "two"]).map(drop)
 }
 
-/// `docker start -ai` gives input and brings output and exit code.
+/// `docker start -a` brings output and exit code.
 fn attached(host: &Host) -> Result<()> {
     let mut client = host.docker(&["start", "-a", "two"]);
     let client = client.stdout(Stdio::piped()).spawn().context("run docker start")?;

@@ -65,9 +65,14 @@ impl Engine {
                 self.share_memory(&other, spec)?;
             }
         }
-        if host.and_then(|host| host.ipc_mode.as_deref()) == Some("shareable") {
-            self.make_shared_memory(config)?;
-            bind_memory(spec, self.containers_folder().join(&config.id).join(SHM));
+        match host.and_then(|host| host.ipc_mode.as_deref()) {
+            Some("shareable") => {
+                self.make_shared_memory(config)?;
+                bind_memory(spec, self.containers_folder().join(&config.id).join(SHM));
+            }
+            // POSIX shared memory is files there, and no part of the namespace (shm_overview(7)).
+            Some("host") => bind_memory(spec, "/dev/shm".into()),
+            _ => {}
         }
         Ok(())
     }
