@@ -1,5 +1,6 @@
 //! One container from an OCI runtime configuration: namespaces, cgroup, mounts, credentials, seccomp.
 //!
+//! - `affinity`: the processors of a further process
 //! - [`caps`]: capability names and sets
 //! - [`cgroup`]: cgroup v2 folders, their limits and processes
 //! - [`command`]: the command line
@@ -44,6 +45,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod affinity;
 pub mod caps;
 pub mod cgroup;
 pub mod command;

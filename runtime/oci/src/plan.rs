@@ -8,7 +8,7 @@ use crate::options::{self, Propagation};
 use crate::planned::{self, HostMount};
 use crate::seccomp::{self, Insn};
 use crate::spec::{Hook, IdMapping, NamespaceKind, Process, Rlimit, Spec};
-use crate::{Error, labels, limits, schedule, wire};
+use crate::{Error, affinity, labels, limits, schedule, wire};
 
 /// Most mounts of a container: each may need a descriptor in one message, beside root and `/dev`.
 const MAX_MOUNTS: usize = wire::MAX_FDS - 2;
@@ -183,6 +183,7 @@ fn check_process(process: &Process) -> Result<(), Error> {
         return Err(refused("process.user.additionalGids", "more than 65536 groups".into()));
     }
     limits::check(&process.rlimits)?;
+    affinity::of(process)?;
     schedule::check(process)
 }
 

@@ -47,13 +47,17 @@ pub(crate) fn inherited(fd: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes 32-bit system call `number` by `int 0x80`; result as the kernel returns it (negative: error number).
-pub(crate) fn call_32(number: u32) -> i64 {
+/// Makes 32-bit system call `number` by `int 0x80` with a first argument, the others being 0; result as the kernel returns
+/// it (negative: error number).
+pub(crate) fn call_32(number: u32, argument: u32) -> i64 {
     let result: i64;
-    // SAFETY: only used for calls without arguments, which touch no memory; rbx is not touched, r8-r11 are declared.
+    // SAFETY: only used for calls that touch no memory with these arguments. rbx, which the compiler keeps for itself, is
+    // restored; r8-r11 are declared.
     unsafe {
-        std::arch::asm!("int 0x80", inlateout("rax") i64::from(number) => result, out("r8") _, out("r9") _,
-            out("r10") _, out("r11") _);
+        std::arch::asm!("xchg {argument:r}, rbx", "int 0x80", "xchg {argument:r}, rbx",
+            argument = inout(reg) u64::from(argument) => _, inlateout("rax") i64::from(number) => result,
+            in("rcx") 0u64, in("rdx") 0u64, in("rsi") 0u64, in("rdi") 0u64,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _);
     }
     i64::from(result as i32)
 }

@@ -114,6 +114,9 @@ pub struct Process {
     /// Class and priority of its input and output (ioprio_set(2)).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub io_priority: Option<IoPriority>,
+    /// Processors that `exec` makes it on.
+    #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
+    pub exec_cpu_affinity: Option<ExecCpuAffinity>,
     /// AppArmor profile that its program is executed under.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apparmor_profile: Option<String>,
@@ -151,6 +154,18 @@ pub struct IoPriority {
     pub class: String,
     /// 0 (highest) to 7.
     pub priority: i32,
+}
+
+/// Processors of a further process in a container, as lists: `0-3,7`. Not for a container's first process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecCpuAffinity {
+    /// Where the runtime makes it, before it is in the container's cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial: Option<String>,
+    /// Where it runs once it is there; none or empty: where the kernel leaves it.
+    #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
 }
 
 /// Programs that a container's life calls, in the specification's order.

@@ -11,7 +11,8 @@ pub struct Seccomp {
     /// Its errno, `EPERM` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_errno_ret: Option<u32>,
-    /// Must be empty or have `SCMP_ARCH_X86_64`; 32-bit calls are always refused.
+    /// `SCMP_ARCH_X86_64`, which is always meant, `SCMP_ARCH_X86`, `SCMP_ARCH_X32`. Calls by interfaces that aren't named
+    /// end the process, or fail with `ENOSYS` by x32's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub architectures: Vec<String>,
     /// `SECCOMP_FILTER_FLAG_…`.

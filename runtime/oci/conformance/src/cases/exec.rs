@@ -38,6 +38,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("exec.with-users-of-its-own", OTHERS, mapped),
     Case::new("exec.ends-with-the-container", OTHERS, ends),
     Case::new("exec.rlimits-and-oom-score", OTHERS, limits),
+    Case::new("exec.cpu-affinity", "config.md#linux-process", affinity),
     Case::new("exec.no-descriptors-of-the-caller", OTHERS, descriptors),
     Case::v2("exec.in-the-containers-cgroup", OTHERS, cgroup),
     Case::v2("exec.in-a-sub-cgroup", OTHERS, sub_cgroup),
@@ -260,6 +261,24 @@ fn limits(lab: &Lab) -> Result<()> {
     let second = container.exec(&[], json!([["see"]]))?;
     same!(second.ok(0)?["rlimits"]["RLIMIT_NOFILE"], first.ok(0)?["rlimits"]["RLIMIT_NOFILE"], "RLIMIT_NOFILE");
     same!(second.ok(0)?["oomScoreAdj"], 321, "oom_score_adj");
+    container.finish()
+}
+
+/// On a machine with one processor it can only be seen that lists are read.
+fn affinity(lab: &Lab) -> Result<()> {
+    let (container, first) = lab.hold(&lab.spec(), json!([["see"]]))?;
+    let all = first.ok(0)?["affinity"].as_str().context("processors")?.to_owned();
+    let (low, high) = (all.split([',', '-']).next().unwrap_or("0"), all.rsplit([',', '-']).next().unwrap_or("0"));
+    let seen = |affinity: Value| -> Result<Value> {
+        let process = json!({ "cwd": "/", "env": [lab.marker()], "execCPUAffinity": affinity });
+        Ok(container.exec_process(process, json!([["see"]]))?.ok(0)?["affinity"].clone())
+    };
+    ensure!(seen(json!({ "final": "1-" })).is_err(), "a list that is none was taken");
+    ensure!(seen(json!({ "initial": "one" })).is_err(), "a list that is none was taken");
+    same!(seen(json!({ "initial": low, "final": high }))?, high, "processors with both lists");
+    same!(seen(json!({ "final": format!("{low}-{low}") }))?, low, "processors with the final list");
+    same!(seen(json!({ "initial": high, "final": "" }))?, high, "processors with the initial list, which stay");
+    same!(seen(json!({}))?, all, "processors without lists");
     container.finish()
 }
 

@@ -139,7 +139,7 @@ fn seccomp(lab: &Lab) -> Result<()> {
     ];
     all_of(&seccomp["actions"], &actions, "linux.seccomp.actions")?;
     all_of(&seccomp["operators"], &["SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"], "linux.seccomp.operators")?;
-    all_of(&seccomp["archs"], &["SCMP_ARCH_X86_64"], "linux.seccomp.archs")
+    all_of(&seccomp["archs"], &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], "linux.seccomp.archs")
 }
 
 fn idmap(lab: &Lab) -> Result<()> {

@@ -39,6 +39,9 @@ pub(super) const CASES: &[Case] = &[
     Case::new("seccomp.several-entries-for-a-call", SECTION, disjunction),
     Case::new("seccomp.many-calls", SECTION, many),
     Case::new("seccomp.other-architectures-are-stopped", SECTION, architecture),
+    Case::new("seccomp.named-architectures-pass", SECTION, architectures),
+    Case::new("seccomp.rules-for-32-bit-calls", SECTION, rules_32),
+    Case::new("seccomp.rules-for-calls-that-stand-for-others", SECTION, multiplexed),
     Case::new("seccomp.flag-log", SECTION, flag_log),
     Case::new("seccomp.flag-spec-allow", SECTION, flag_spec_allow),
     Case::new("seccomp.unknown-flag", SECTION, flag_unknown),
@@ -233,6 +236,38 @@ fn architecture(lab: &Lab) -> Result<()> {
     let output = lab.run_any(&crate::lab::with_steps(spec, &json!([["call32", 20]])))?;
     let passed = output.stdout.contains("{\"ok\":") && !output.stdout.contains("{\"ok\":-");
     ensure!(!passed, "a 32-bit call passed the filter: {}", output.stdout);
+    Ok(())
+}
+
+/// What engines name for a machine like this one.
+fn with_32_bits(spec: Spec) -> Spec {
+    spec.set("/linux/seccomp/architectures", json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]))
+}
+
+/// What 32-bit calls give, as the kernel has it: a result, or an error below 0.
+fn results_32(lab: &Lab, spec: Spec, calls: Value) -> Result<Vec<i64>> {
+    let answers = lab.run(&with_32_bits(spec), calls.clone())?;
+    (0..calls.as_array().map_or(0, Vec::len)).map(|step| answers.ok(step)?.as_i64().context("a number")).collect()
+}
+
+fn architectures(lab: &Lab) -> Result<()> {
+    let (allowed, steps) = (refusing(lab, json!({})), json!([["call32", 20], ["call32", 40]]));
+    same!(results_32(lab, allowed, steps)?, [1, -i64::from(libc::EPERM)], "getpid and rmdir by the 32-bit table");
+    Ok(())
+}
+
+fn rules_32(lab: &Lab) -> Result<()> {
+    // getpid is 20 there and writev here: the rule is for the name.
+    let rules = json!([{ "names": ["getpid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77 }]);
+    same!(results_32(lab, allowing(lab, rules), json!([["call32", 20]]))?, [-77], "error of getpid");
+    Ok(())
+}
+
+fn multiplexed(lab: &Lab) -> Result<()> {
+    // socketcall(SYS_SOCKET, nothing) and, not ruled out, socketcall(SYS_BIND, nothing).
+    let rules = json!([{ "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77 }]);
+    let steps = json!([["call32", 102, 1], ["call32", 102, 2]]);
+    same!(results_32(lab, allowing(lab, rules), steps)?, [-77, -i64::from(libc::EFAULT)], "errors of socketcall");
     Ok(())
 }
 

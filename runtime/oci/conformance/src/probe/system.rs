@@ -14,7 +14,9 @@ use super::steps::Step;
 pub(super) fn step(s: &Step) -> Option<io::Result<Value>> {
     Some(match s.name {
         "call" => call(s),
-        "call32" => s.number(0).map(|number| json!(crate::sys::call_32(number as u32))),
+        "call32" => {
+            s.number(0).map(|number| json!(crate::sys::call_32(number as u32, s.number(1).unwrap_or(0) as u32)))
+        }
         "execute" => execute(s),
         "start" => start(s),
         "spawn" => spawn(s),
