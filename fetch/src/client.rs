@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::message::{Body, Method, Request, Response};
 use crate::proxy::{Chosen, Proxies};
 use crate::resolve::DnsResolver;
+use crate::steady::LeastRate;
 use crate::tls::Trust;
 use crate::{range, url};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
@@ -36,6 +37,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// For each single read and write; the request as a whole may take any time.
     pub idle_timeout: Duration,
+    /// How much has to come while it is waited for, if it matters; beyond that is [`Error::Slow`].
+    pub least_rate: Option<LeastRate>,
     /// Value of the `User-Agent` header.
     pub user_agent: String,
     /// Name servers, in the format of resolv.conf(5).
@@ -53,6 +56,7 @@ impl Default for Options {
             extra_ca_pem: None,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
+            least_rate: None,
             user_agent: concat!("keel/", env!("CARGO_PKG_VERSION")).into(),
             resolv_conf: paths::RESOLV_CONF.into(),
             hosts: "/etc/hosts".into(),
@@ -96,7 +100,10 @@ impl Client {
             .timeout_per_read(Some(options.idle_timeout))
             .timeout_per_write(Some(options.idle_timeout))
             .build();
-        let connector = ().chain(ConnectProxyConnector::default()).chain(Dial::default()).chain(SecureDial::new(trust));
+        let connector =
+            ().chain(ConnectProxyConnector::default())
+                .chain(Dial::new(options.least_rate))
+                .chain(SecureDial::new(trust));
         let resolver = DnsResolver::new(options.resolv_conf, options.hosts);
         Ok(Self {
             agent: Agent::with_parts(config, connector, resolver),

@@ -14,6 +14,7 @@ use ureq::{Error as UreqError, Timeout};
 
 use crate::error::Error;
 use crate::resolve;
+use crate::steady::{LeastRate, Steady};
 use crate::tls::Trust;
 
 /// A failure marked with its step, as it travels through ureq.
@@ -27,6 +28,8 @@ pub enum Step {
     Tls(String),
     #[error("setup: {0}")]
     Setup(String),
+    #[error("too slow")]
+    Slow(LeastRate),
 }
 
 impl From<Step> for UreqError {
@@ -36,17 +39,28 @@ impl From<Step> for UreqError {
 }
 
 /// Opens the TCP connection.
-#[derive(Debug, Default)]
-pub struct Dial(TcpConnector);
+#[derive(Debug)]
+pub struct Dial {
+    tcp: TcpConnector,
+    least: Option<LeastRate>,
+}
+
+impl Dial {
+    /// Connections on which at least so much comes.
+    pub fn new(least: Option<LeastRate>) -> Self {
+        Self { tcp: TcpConnector::default(), least }
+    }
+}
 
 impl<In: Transport> Connector<In> for Dial {
-    type Out = <TcpConnector as Connector<In>>::Out;
+    type Out = Steady<<TcpConnector as Connector<In>>::Out>;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, UreqError> {
-        self.0.connect(details, chained).map_err(|error| match error {
+        let connected = self.tcp.connect(details, chained).map_err(|error| match error {
             UreqError::Io(error) => Step::Connect(error).into(),
             other => other,
-        })
+        })?;
+        Ok(connected.map(|transport| Steady::new(transport, self.least)))
     }
 }
 
@@ -136,6 +150,7 @@ pub fn explain(url: &str, error: UreqError, connect_timeout: Duration, idle_time
             Ok(Step::Connect(source)) => Error::Connect { url, source },
             Ok(Step::Tls(reason)) => Error::Tls { url, reason },
             Ok(Step::Setup(reason)) => Error::Setup { url, reason },
+            Ok(Step::Slow(least)) => Error::Slow { url, least_bytes: least.bytes, within: least.within },
             Err(other) => Error::Protocol { url, reason: other.to_string() },
         },
         UreqError::Timeout(phase) => {

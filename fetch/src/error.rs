@@ -59,6 +59,16 @@ pub enum Error {
         /// How long.
         limit: Duration,
     },
+    /// Too little came for too long ([`crate::LeastRate`]).
+    #[error("request for {url}: the server is too slow, fewer than {least_bytes} bytes came in {within:?}")]
+    Slow {
+        /// Address.
+        url: String,
+        /// Bytes that should have come.
+        least_bytes: u64,
+        /// In this time of waiting.
+        within: Duration,
+    },
     /// The status wasn't one that the caller can use.
     #[error("request for {url}: the server answered {status}{}", excerpt(.body))]
     Status {
@@ -111,7 +121,9 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Resolve { source, .. } => source.is_transient(),
-            Self::Connect { .. } | Self::Timeout { .. } | Self::Cut { .. } | Self::Io { .. } => true,
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Slow { .. } | Self::Cut { .. } | Self::Io { .. } => {
+                true
+            }
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             Self::Url { .. } | Self::Setup { .. } | Self::Tls { .. } | Self::TooLong { .. } | Self::Protocol { .. } => {
                 false
@@ -136,7 +148,7 @@ impl Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Timeout { .. } => io::ErrorKind::TimedOut,
+            Error::Timeout { .. } | Error::Slow { .. } => io::ErrorKind::TimedOut,
             Error::Cut { .. } => io::ErrorKind::UnexpectedEof,
             Error::TooLong { .. } => io::ErrorKind::FileTooLarge,
             Error::Protocol { .. } => io::ErrorKind::InvalidData,

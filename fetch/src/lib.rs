@@ -9,6 +9,7 @@
 //! - [`proxy`]: which requests go through a proxy
 //! - [`range`]: `Range` and `Content-Range`
 //! - [`resolve`]: names to addresses over DNS, without the C library
+//! - [`steady`]: a least rate of what comes over a connection
 //! - [`tls`]: trust anchors, read when the first https request needs them
 //! - [`url`]: addresses: checked, joined, and shown without secrets
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod multipart;
 pub mod proxy;
 pub mod range;
 pub mod resolve;
+mod steady;
 mod tls;
 mod url;
 
@@ -29,4 +31,5 @@ pub use client::{Client, Options};
 pub use error::Error;
 pub use message::{Body, Method, Request, Response};
 pub use proxy::Proxies;
+pub use steady::LeastRate;
 pub use url::{is_same_origin, resolve_location};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keel_fetch::{Client, Error, Method, Options, Request};
+use keel_fetch::{Client, Error, LeastRate, Method, Options, Request};
 
 const CAP: u64 = 1 << 20;
 
@@ -148,6 +148,67 @@ fn a_slow_body_lives_as_long_as_it_moves() {
         }
     });
     assert_eq!(client().get(&Request::new(&url, CAP)).unwrap().bytes().unwrap(), b"xxxxxxxx");
+}
+
+/// Bytes that come one at a time, quicker than the longest wait for the next one, for longer than a test may take.
+fn drip(stream: &mut impl Write, byte: u8) {
+    for _ in 0..1000 {
+        if stream.write_all(&[byte]).and_then(|()| stream.flush()).is_err() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_server_that_drips_is_left_wherever_it_drips() {
+    let least_rate = Some(LeastRate { bytes: 1000, within: Duration::from_millis(300) });
+    let heads = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+        // In the head of a chunk, of which no byte is the body's.
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;",
+        // In the head.
+        "HTTP/1.1 200 OK\r\nX: ",
+        // In a TLS record, here that of a handshake.
+        "\x16\x03\x03\x20\x00",
+    ];
+    for head in heads {
+        let mut url = serve(move |_, stream| {
+            let _ = stream.write_all(head.as_bytes());
+            drip(stream, b'x');
+        });
+        let mut options = Options { least_rate, ..options() };
+        if head.starts_with('\x16') {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            url = format!("https://{}", listener.local_addr().unwrap());
+            options.extra_ca_pem = Some(serve_tls("").1);
+            thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                let _ = stream.write_all(head.as_bytes());
+                drip(&mut stream, 0);
+            });
+        }
+        let start = Instant::now();
+        let error = Client::new(options).unwrap().get(&Request::new(&url, CAP)).and_then(|answer| answer.bytes());
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::Slow { .. }) && error.is_transient(), "{head:?}: {error}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{head:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_used_again_begins_anew() {
+    let url = serve(|_, stream| {
+        thread::sleep(Duration::from_millis(100));
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+    });
+    // Each answer alone comes in time; together they would be too slow.
+    let least_rate = Some(LeastRate { bytes: 1000, within: Duration::from_millis(350) });
+    let client = Client::new(Options { least_rate, ..options() }).unwrap();
+    for _ in 0..8 {
+        assert_eq!(client.get(&Request::new(&url, CAP)).unwrap().bytes().unwrap(), b"ok");
+    }
 }
 
 #[test]

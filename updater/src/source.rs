@@ -7,7 +7,13 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::time::Duration;
 
-use keel_fetch::{Client, Error, Options, Proxies, Request};
+use keel_fetch::{Client, Error, LeastRate, Options, Proxies, Request};
+
+/// Least that a server has to send while it is waited for, about 1 KiB/s. Nobody waits for it while the bandwidth limit
+/// holds back or the disk is written to. One that sends less has failed, as if the connection had broken.
+pub const LEAST_RATE: LeastRate = LeastRate { bytes: 64 << 10, within: Duration::from_secs(60) };
+/// Longest wait for the next bytes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Files by their path under the repository's base address.
 pub trait Source: Send + Sync {
@@ -52,7 +58,12 @@ impl Http {
 
     /// The same through proxies, if there are any.
     pub fn through(proxies: Proxies, base: &str, extra_ca_pem: Option<String>) -> Result<Self, Error> {
-        let options = Options { extra_ca_pem, proxies, idle_timeout: Duration::from_secs(30), ..Options::default() };
+        let (idle_timeout, least_rate) = (IDLE_TIMEOUT, Some(LEAST_RATE));
+        Self::with(Options { extra_ca_pem, proxies, idle_timeout, least_rate, ..Options::default() }, base)
+    }
+
+    /// The same by a client of one's own.
+    pub fn with(options: Options, base: &str) -> Result<Self, Error> {
         Ok(Self { client: Client::new(options)?, base: base.trim_end_matches('/').to_owned() })
     }
 }

@@ -12,11 +12,19 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use keel_fetch::{LeastRate, Options};
+use keel_spec::api::ErrorCode;
 use keel_spec::tuf::Time;
-use keel_updater::source::Source;
+use keel_updater::bundle::Bundle;
+use keel_updater::mirrors::Mirrors;
+use keel_updater::pace::Pace;
+use keel_updater::plan::Target;
+use keel_updater::source::{Http, Source};
+use keel_updater::transfer;
+use keel_updater::tuf::keys::sha256_hex;
 use keel_updater::tuf::{Client, TrustedSet};
 use serde_json::{Value, json};
-use simulator::{Host, LATER, Misbehaviour, Repository, Signer, TOP, sign};
+use simulator::{Host, LATER, Misbehaviour, Repository, Server, Signer, TOP, sign};
 
 /// A second publication, with a new root and a delegated role, that hosts don't have yet.
 fn repository(hashes: bool) -> (Repository, Host) {
@@ -261,18 +269,57 @@ fn bytes_that_trickle_in_are_waited_for_only_so_long() {
     let (repository, host) = repository(true);
     let (source, store) = (host.source(), host.store());
     let client = Client { patience: Duration::from_secs(1), ..host.client(&source, &store) };
-    repository.server.misbehave(
-        "metadata/timestamp.json",
-        Arc::new(|stream, _, _| {
-            head(stream, "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n");
-            while stream.write_all(b" ").and_then(|()| stream.flush()).is_ok() {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }),
-    );
+    repository.server.misbehave("metadata/timestamp.json", dripping(WHOLE));
     let began = Instant::now();
     let error = client.refresh(now()).unwrap_err().to_string();
     assert!(error.contains("timestamp.json") && error.contains("too slow"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+/// A source that is given up soon when too little comes.
+fn impatient(server: &Server) -> Http {
+    let least_rate = Some(LeastRate { bytes: 1000, within: Duration::from_millis(200) });
+    Http::with(Options { least_rate, ..Options::default() }, &server.address()).unwrap()
+}
+
+/// The head of a file.
+const WHOLE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n";
+
+/// Sends a head, and then a byte now and then.
+fn dripping(how: &'static str) -> Misbehaviour {
+    Arc::new(move |stream, _, _| {
+        head(stream, how);
+        while stream.write_all(b" ").and_then(|()| stream.flush()).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    })
+}
+
+#[test]
+fn a_mirror_whose_files_trickle_in_is_left_for_the_next_one() {
+    let (content, digest) = (vec![7; 10_000], sha256_hex(&[7; 10_000]));
+    let target = Target { name: "file".into(), length: 10_000, sha256: digest };
+    let (slow, good) = (Server::start(), Server::start());
+    good.put(&target.path(), content.clone());
+    slow.misbehave(&target.path(), dripping(WHOLE));
+    let (slow, good) = (impatient(&slow), impatient(&good));
+    let began = Instant::now();
+    let sources: [&dyn Source; 2] = [&slow, &good];
+    assert_eq!(transfer::small(&Mirrors::new(sources, Pace::default()), &target).unwrap(), content);
+    let failure = transfer::small(&Mirrors::new([&slow as &dyn Source], Pace::default()), &target).unwrap_err();
+    assert!(failure.code == ErrorCode::Network && failure.message.contains("too slow"), "{failure}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_bundle_that_trickles_in_is_given_up() {
+    let server = Server::start();
+    let part = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-511/10000\r\nContent-Length: 512\r\n\r\n";
+    server.misbehave("x", dripping(part));
+    let source = impatient(&server);
+    let began = Instant::now();
+    let failure = Bundle::open(&source, "x", None).map(drop).unwrap_err();
+    assert!(failure.code == ErrorCode::Network && failure.message.contains("too slow"), "{failure}");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
@@ -351,7 +398,7 @@ fn a_part_of_a_file_is_the_part_that_was_asked_for_or_an_error() {
 fn a_refused_target_leaves_nothing_behind() {
     let (repository, host) = repository(true);
     assert_eq!(host.init(), 0);
-    let path = format!("targets/d/{}.file", keel_updater::tuf::keys::sha256_hex(b"content"));
+    let path = format!("targets/d/{}.file", sha256_hex(b"content"));
     for (what, misbehaviour) in misbehaviours() {
         repository.server.misbehave(&path, misbehaviour);
         assert_eq!(host.download("d/file"), 1, "{what}");
