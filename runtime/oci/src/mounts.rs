@@ -6,12 +6,13 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
 };
 
 use crate::init::Failure;
 use crate::inroot::Links;
-use crate::options::{self, attr};
+use crate::options::{self, Propagation, attr};
 use crate::plan::Setup;
 use crate::planned::{PlannedMount, What};
 use crate::{copyup, host, inroot, procfs, steps, sys};
@@ -119,9 +120,11 @@ impl Tree<'_> {
                 }
                 (made.as_fd(), false, matches!(kind.as_str(), "proc" | "sysfs"))
             }
-            What::Remount { change, below } => {
+            What::Remount { change, below, options } => {
                 let there = inroot::open(self.root, path, OFlags::PATH)?;
-                return options::apply(there.as_fd(), *change, *below);
+                change_file_system(there.as_fd(), options)?;
+                options::apply(there.as_fd(), *change, *below)?;
+                return propagate(there.as_fd(), &mount.propagation);
             }
         };
         let links = if kernels { Links::Refused } else { Links::Inside };
@@ -135,9 +138,7 @@ impl Tree<'_> {
             copyup::copy(target.as_fd(), fd)?;
         }
         attach(fd, target.as_fd(), "")?;
-        for p in &mount.propagation {
-            sys::mount_setattr(fd, p.recursive, 0, 0, p.kind, None)?;
-        }
+        propagate(fd, &mount.propagation)?;
         // Covered by this one.
         self.kernels.retain(|(at, _)| !Path::new(at).starts_with(path));
         if kernels || inroot::is_on_proc(fd)? {
@@ -215,17 +216,39 @@ pub(crate) fn new_file_system(
     if let Some(source) = source.filter(|s| !s.is_empty()) {
         rustix::mount::fsconfig_set_string(fs.as_fd(), "source", source)?;
     }
+    configure(fs.as_fd(), options)?;
+    rustix::mount::fsconfig_create(fs.as_fd())?;
+    let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
+    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Gives a mounted file system other options; those that aren't named stay.
+fn change_file_system(mount: BorrowedFd<'_>, options: &[(String, Option<String>)]) -> io::Result<()> {
+    if options.is_empty() {
+        return Ok(());
+    }
+    let fs = rustix::mount::fspick(mount, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)?;
+    configure(fs.as_fd(), options)?;
+    Ok(rustix::mount::fsconfig_reconfigure(fs.as_fd())?)
+}
+
+fn configure(fs: BorrowedFd<'_>, options: &[(String, Option<String>)]) -> io::Result<()> {
     for (key, value) in options {
         let set = match value {
-            Some(value) => rustix::mount::fsconfig_set_string(fs.as_fd(), key, value),
-            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), key),
+            Some(value) => rustix::mount::fsconfig_set_string(fs, key, value),
+            None => rustix::mount::fsconfig_set_flag(fs, key),
         };
         let value = value.as_ref().map(|value| format!("={value}")).unwrap_or_default();
         set.map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("option {key}{value}: {e}")))?;
     }
-    rustix::mount::fsconfig_create(fs.as_fd())?;
-    let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
-    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(())
+}
+
+fn propagate(mount: BorrowedFd<'_>, kinds: &[Propagation]) -> io::Result<()> {
+    for p in kinds {
+        sys::mount_setattr(mount, p.recursive, 0, 0, p.kind, None)?;
+    }
+    Ok(())
 }
 
 /// Labels the root of a new file system, unless the policy has the type's files all alike.

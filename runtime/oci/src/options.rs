@@ -47,11 +47,10 @@ const PROPAGATION: [(&str, u64); 4] = [
     ("shared", libc::MS_SHARED),
     ("unbindable", libc::MS_UNBINDABLE),
 ];
-/// Flags of the file system that the kernel's `fsconfig` knows by these words.
-const FLAGS: [&str; 4] = ["sync", "dirsync", "mand", "lazytime"];
+/// Flags of the file system that the kernel's `fsconfig` knows by these words, with those that undo them.
+const FLAGS: [&str; 7] = ["sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime"];
 /// Words that mean what is anyway.
-const DEFAULTS: [&str; 10] =
-    ["defaults", "async", "nofail", "silent", "nomand", "nolazytime", "loud", "noiversion", "newinstance", ""];
+const DEFAULTS: [&str; 7] = ["defaults", "nofail", "silent", "loud", "noiversion", "newinstance", ""];
 
 /// Attributes to set and to clear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -101,7 +100,18 @@ pub(crate) struct Options {
     pub copy_up: bool,
     pub propagation: Vec<Propagation>,
     /// The file system's own.
-    pub data: Vec<(String, Option<String>)>,
+    pub data: Data,
+}
+
+/// Options of a file system, with their values.
+pub(crate) type Data = Vec<(String, Option<String>)>;
+
+impl Options {
+    /// The first option of a file system, which a bind mount hasn't: as the kernel would, it passes over the flags that any
+    /// file system may have, and what is left nobody would apply.
+    pub(crate) fn not_for_a_bind(&self) -> Option<&str> {
+        self.data.iter().map(|(key, _)| key.as_str()).find(|key| !FLAGS.contains(key))
+    }
 }
 
 /// Sorts words; what isn't known is the file system's.

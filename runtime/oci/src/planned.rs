@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::labels::{self, Way};
-use crate::options::{self, Change, Options, Propagation, attr};
+use crate::options::{self, Change, Data, Options, Propagation, attr};
 use crate::plan::{clean, refused};
 use crate::spec::{Device, IdMapping, Mount, NamespaceKind, Spec};
 
@@ -38,15 +38,15 @@ pub(crate) enum What {
     FileSystem {
         kind: String,
         source: Option<String>,
-        options: Vec<(String, Option<String>)>,
+        options: Data,
         attributes: u64,
         /// SELinux label that its root gets.
         label: Option<String>,
     },
     /// A mount that the parent made: its place among the descriptors, and whether it is a file.
     Passed { index: usize, file: bool },
-    /// What is there already, with other attributes.
-    Remount { change: Change, below: Change },
+    /// What is there already, with other attributes, and its file system with other options.
+    Remount { change: Change, below: Change, options: Data },
 }
 
 /// A mount that the parent makes, for [`What::Passed`].
@@ -55,7 +55,7 @@ pub(crate) enum HostMount {
     /// A part of the host's tree.
     Bind(Bind),
     /// `/dev`, with device nodes.
-    Dev { options: Vec<(String, Option<String>)>, attributes: u64 },
+    Dev { options: Data, attributes: u64 },
 }
 
 /// A part of the host's tree.
@@ -152,9 +152,18 @@ fn one(
     };
     let mut propagation = o.propagation.clone();
     let copy_up = o.copy_up && kind == "tmpfs";
+    let is_bind = o.bind || kind == "bind";
+    if let Some(option) = o.not_for_a_bind().filter(|_| is_bind) {
+        let reason =
+            format!("{option:?} is a file system's option, and a bind mount has none of its own: leave it out");
+        return Err(field(reason));
+    }
     let what = match kind {
-        _ if o.remount => What::Remount { change: o.change, below: o.recursive_change },
-        _ if o.bind || kind == "bind" => {
+        _ if o.remount => {
+            let options = if is_bind { Data::new() } else { o.data };
+            What::Remount { change: o.change, below: o.recursive_change, options }
+        }
+        _ if is_bind => {
             propagation.clear();
             passed(HostMount::Bind(bind(m, o).map_err(field)?))
         }
@@ -211,9 +220,6 @@ fn bind(m: &Mount, o: Options) -> Result<Bind, String> {
     })
 }
 
-/// The file system's own options.
-type Data = Vec<(String, Option<String>)>;
-
 /// The options with the label among them, or the label that the root gets later. A mount's own goes before the container's.
 fn labelled(label: Option<&str>, kind: &str, mut data: Data) -> (Data, Option<String>) {
     let Some(label) = label else { return (data, None) };
@@ -230,6 +236,38 @@ fn labelled(label: Option<&str>, kind: &str, mut data: Data) -> (Data, Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn planned(kind: &str, options: &[&str]) -> Result<PlannedMount, Error> {
+        let mount = Mount {
+            destination: "/work".into(),
+            kind: Some(kind.into()),
+            source: Some("/tmp".into()),
+            options: options.iter().map(|word| (*word).to_owned()).collect(),
+            ..Mount::default()
+        };
+        one(&Spec::default(), &mount, None, false, &mut Vec::new(), &mut Vec::new())
+    }
+
+    #[test]
+    fn a_bind_has_no_options_of_a_file_system() {
+        for options in [["bind", "size=64k"], ["rbind", "z"], ["bind", "mode"]] {
+            let error = planned("bind", &options).unwrap_err().to_string();
+            assert!(error.contains(options[1].split('=').next().unwrap()) && error.contains("/work"), "{error}");
+        }
+        planned("none", &["remount", "bind", "size=64k"]).unwrap_err();
+        planned("bind", &["sync", "dirsync", "mand", "lazytime", "async", "nomand", "nolazytime", "nofail"]).unwrap();
+    }
+
+    #[test]
+    fn a_remount_hands_options_on_unless_it_is_the_binds() {
+        let options = |words: &[&str]| match planned("tmpfs", words).unwrap().what {
+            What::Remount { options, .. } => options,
+            other => panic!("{other:?}"),
+        };
+        let size = ("size".to_owned(), Some("64k".to_owned()));
+        assert_eq!(options(&["remount", "size=64k", "async"]), [size, ("async".to_owned(), None)]);
+        assert_eq!(options(&["remount", "bind", "sync"]), []);
+    }
 
     #[test]
     fn a_file_system_is_labelled_the_way_that_the_kernel_takes() {

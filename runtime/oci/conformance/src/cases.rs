@@ -9,7 +9,8 @@
 //! - `features`: `features`: what the runtime says of itself
 //! - `hooks`: `hooks`: order, place, input, failure, time-out
 //! - `lifecycle`: create, start, state, kill, delete, and their errors
-//! - `mounts`: `mounts`: order, kinds, options, destinations
+//! - `mount_options`: their options: flags, what a bind mount can't have, remounts
+//! - `mounts`: `mounts`: order, kinds, binds, destinations
 //! - `namespaces`: `linux.namespaces`, user mappings, host name, time offsets
 //! - `notify`: a service's readiness, passed on
 //! - `process`: what runs, and as whom: `process`
@@ -27,6 +28,7 @@ mod exec;
 mod features;
 mod hooks;
 mod lifecycle;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod notify;
@@ -49,6 +51,7 @@ pub(crate) fn all() -> Vec<Case> {
         credentials::CASES,
         root::CASES,
         mounts::CASES,
+        mount_options::CASES,
         namespaces::CASES,
         notify::CASES,
         devices::CASES,

@@ -1,4 +1,4 @@
-//! `mounts`: order, kinds, options, destinations.
+//! `mounts`: order, kinds, binds, destinations.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,17 +26,10 @@ pub(super) const CASES: &[Case] = &[
     Case::new("mounts.read-only-is-not-recursive", "config.md#linux-mount-options", readonly_flat),
     Case::new("mounts.rro-is-recursive", "config.md#linux-mount-options", readonly_deep),
     Case::new("mounts.recursive-flags", "config.md#linux-mount-options", recursive_flags),
-    Case::new("mounts.flags", "config.md#linux-mount-options", flags),
-    Case::new("mounts.flags-undone", "config.md#linux-mount-options", flags_undone),
-    Case::new("mounts.flags-of-a-bind", "config.md#linux-mount-options", bind_flags),
-    Case::new("mounts.access-times", "config.md#linux-mount-options", access_times),
-    Case::new("mounts.nosymfollow", "config.md#linux-mount-options", nosymfollow),
-    Case::new("mounts.defaults", "config.md#linux-mount-options", defaults),
     Case::new("mounts.propagation", "config.md#linux-mount-options", propagation),
     Case::new("mounts.propagation-rslave-receives", "config.md#linux-mount-options", rslave_receives),
     Case::new("mounts.private-receives-nothing", "config.md#linux-mount-options", private_receives),
     Case::new("mounts.tmpcopyup", "config.md#linux-mount-options", tmpcopyup),
-    Case::new("mounts.unknown-option", "config.md#linux-mount-options", unknown_option),
     Case::new("mounts.unknown-type", "config.md#mounts", unknown_type),
     Case::new("mounts.destination-is-made", "config.md#mounts", destination_made),
     Case::new("mounts.relative-destination", "config.md#mounts", destination_relative),
@@ -51,7 +44,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// A folder of the host with a file and a folder in it.
-fn source(lab: &Lab) -> Result<String> {
+pub(super) fn source(lab: &Lab) -> Result<String> {
     let path = lab.path("source");
     fs::create_dir_all(format!("{path}/sub"))?;
     fs::write(format!("{path}/file"), "of the host")?;
@@ -73,12 +66,12 @@ fn undo_submount(path: &str) {
 }
 
 /// The last row of the table for this point.
-fn row(mounts: &Value, point: &str) -> Result<Value> {
+pub(super) fn row(mounts: &Value, point: &str) -> Result<Value> {
     let found = mounts.as_array().into_iter().flatten().rfind(|mount| mount["point"] == point);
     found.cloned().with_context(|| format!("nothing is mounted on {point}: {mounts}"))
 }
 
-fn has(row: &Value, flag: &str) -> bool {
+pub(super) fn has(row: &Value, flag: &str) -> bool {
     row["options"].as_array().is_some_and(|options| options.contains(&json!(flag)))
 }
 
@@ -220,69 +213,6 @@ fn recursive_flags(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn flags(lab: &Lab) -> Result<()> {
-    let spec = lab.spec().mount("/work", "tmpfs", "tmpfs", &["ro", "nosuid", "nodev", "noexec", "sync", "dirsync"]);
-    let mounts = lab.ask(&spec, json!(["mounts"]))?;
-    let row = row(&mounts, "/work")?;
-    for flag in ["ro", "nosuid", "nodev", "noexec"] {
-        ensure!(has(&row, flag), "{flag} is missing: {row}");
-    }
-    for flag in ["sync", "dirsync"] {
-        ensure!(row["super"].as_array().is_some_and(|s| s.contains(&json!(flag))), "{flag} is missing: {row}");
-    }
-    Ok(())
-}
-
-fn flags_undone(lab: &Lab) -> Result<()> {
-    let options = ["ro", "nosuid", "nodev", "noexec", "rw", "suid", "dev", "exec"];
-    let mounts = lab.ask(&lab.spec().mount("/work", "tmpfs", "tmpfs", &options), json!(["mounts"]))?;
-    let row = row(&mounts, "/work")?;
-    for flag in ["ro", "nosuid", "nodev", "noexec"] {
-        ensure!(!has(&row, flag), "{flag} is there, though undone by a later option: {row}");
-    }
-    Ok(())
-}
-
-fn bind_flags(lab: &Lab) -> Result<()> {
-    let spec = lab.spec().mount("/work", "bind", &source(lab)?, &["bind", "nosuid", "nodev", "noexec", "noatime"]);
-    let mounts = lab.ask(&spec, json!(["mounts"]))?;
-    let row = row(&mounts, "/work")?;
-    for flag in ["nosuid", "nodev", "noexec", "noatime", "rw"] {
-        ensure!(has(&row, flag), "{flag} is missing: {row}");
-    }
-    Ok(())
-}
-
-fn access_times(lab: &Lab) -> Result<()> {
-    let wanted = [
-        ("noatime", Some("noatime")),
-        ("relatime", Some("relatime")),
-        ("strictatime", None),
-        ("nodiratime", Some("nodiratime")),
-    ];
-    for (option, flag) in wanted {
-        let mounts = lab.ask(&lab.spec().mount("/work", "tmpfs", "tmpfs", &[option]), json!(["mounts"]))?;
-        let row = row(&mounts, "/work")?;
-        match flag {
-            Some(flag) => ensure!(has(&row, flag), "option {option}: {flag} is missing: {row}"),
-            None => ensure!(!has(&row, "relatime") && !has(&row, "noatime"), "option {option}: {row}"),
-        }
-    }
-    Ok(())
-}
-
-fn nosymfollow(lab: &Lab) -> Result<()> {
-    let path = source(lab)?;
-    symlink("file", format!("{path}/link"))?;
-    let spec = lab.spec().mount("/work", "bind", &path, &["bind", "nosymfollow"]);
-    same!(lab.run(&spec, json!([["read", "/work/link"]]))?.errno(0)?, libc::ELOOP, "following a link");
-    Ok(())
-}
-
-fn defaults(lab: &Lab) -> Result<()> {
-    lab.ask(&lab.spec().mount("/work", "tmpfs", "tmpfs", &["defaults"]), json!(["create", "/work/x", ""])).map(drop)
-}
-
 fn propagation(lab: &Lab) -> Result<()> {
     for (option, tag) in [
         ("shared", Some("shared:")),
@@ -350,10 +280,6 @@ fn tmpcopyup(lab: &Lab) -> Result<()> {
     answers.ok(2)?;
     ensure!(!lab.bundle.inside("work/x").exists(), "what is written went into the image");
     Ok(())
-}
-
-fn unknown_option(lab: &Lab) -> Result<()> {
-    lab.refused(&lab.spec().mount("/work", "tmpfs", "tmpfs", &["no-such-option"])).map(drop)
 }
 
 fn unknown_type(lab: &Lab) -> Result<()> {
