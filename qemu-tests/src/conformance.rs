@@ -12,7 +12,7 @@ use crate::machine::Clock;
 use crate::policies::{self, Policy};
 
 /// For how long the suite may run in a guest, which is emulated.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 /// MiB of the guest's memory; everything lies in it.
 const MEMORY_MIB: u32 = 1024;
 

@@ -16,6 +16,10 @@ const ROUNDS: u32 = 60;
 const GUEST_ROUNDS: u32 = 50;
 /// Goal: this share of crun's time.
 const GOAL: f64 = 0.6;
+/// Goal: this share of crun's memory.
+const MEMORY_GOAL: f64 = 1.0;
+/// Rounds that tell where time goes.
+const STEP_ROUNDS: u32 = 50;
 /// Our program's name.
 const OURS: &str = "keel-oci";
 
@@ -40,17 +44,30 @@ pub fn times(_build: &Build) -> Result<Vec<Figure>> {
         format!("create+start+wait+delete of a static program that does nothing, {ROUNDS} rounds in turn, here");
     let inside = "the same in a guest on the target's kernel with cgroup v2, a nanosecond an instruction";
     let mut figures = vec![
-        ratio("oci_vs_crun", &here, "runMs", &place)?,
-        ratio("oci_exec_vs_crun", &here, "execMs", "exec of the same program, likewise")?,
-        ratio("oci_vs_crun_guest", &guest, "runMs", inside)?,
-        ratio("oci_exec_vs_crun_guest", &guest, "execMs", inside)?,
+        ratio("oci_vs_crun", GOAL, &here, "runMs", &place)?,
+        ratio("oci_exec_vs_crun", GOAL, &here, "execMs", "exec of the same program, likewise")?,
+        ratio("oci_vs_crun_guest", GOAL, &guest, "runMs", inside)?,
+        ratio("oci_exec_vs_crun_guest", GOAL, &guest, "execMs", inside)?,
     ];
     figures.push(absolute("oci_run_ms", "ms", &here, "runMs", &place)?);
     figures.push(absolute("oci_exec_ms", "ms", &here, "execMs", "exec of the same program, likewise")?);
     figures.push(absolute("oci_run_guest_ms", "ms", &guest, "runMs", inside)?);
     figures.push(absolute("oci_exec_guest_ms", "ms", &guest, "execMs", inside)?);
-    figures.push(absolute("oci_peak_kib", "KiB", &here, "peakKib", "highest resident set of the runtime's processes")?);
+    let peak = "highest resident set of the runtime's processes in a container's life with an exec";
+    figures.push(ratio("oci_peak_vs_crun", MEMORY_GOAL, &here, "peakKib", peak)?);
+    figures.push(absolute("oci_peak_kib", "KiB", &here, "peakKib", peak)?);
+    figures.push(absolute("oci_peak_guest_kib", "KiB", &guest, "peakKib", inside)?);
+    eprintln!("{}", steps(&suite)?);
     Ok(figures)
+}
+
+/// Where our runtime's time goes: a table of steps with their shares, which is no figure.
+fn steps(suite: &Suite) -> Result<String> {
+    let mut command = suite.command();
+    command.args(["--steps", &STEP_ROUNDS.to_string(), "--runtime"]).arg(suite.runtime());
+    let output = command.output().context("run keel-oci-conformance")?;
+    ensure!(output.status.success(), "keel-oci-conformance: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Milliseconds of busy guest time of a container's life by our runtime alone: a mean, as idle time is told in hundredths
@@ -71,10 +88,10 @@ pub(super) fn guest_run_ms() -> Result<f64> {
 }
 
 /// Each of our rounds divided by the median of crun's.
-fn ratio(key: &'static str, all: &Value, of: &str, how: &str) -> Result<Figure> {
+fn ratio(key: &'static str, goal: f64, all: &Value, of: &str, how: &str) -> Result<Figure> {
     let crun = median(&samples(all, "crun", of)?);
     let ours = samples(all, OURS, of)?.iter().map(|sample| sample / crun).collect();
-    let mut figure = Figure::new(key, "", Some(GOAL), how, ours);
+    let mut figure = Figure::new(key, "", Some(goal), how, ours);
     figure.peers = others(all, |name| Ok(median(&samples(all, name, of)?) / crun))?;
     Ok(figure)
 }
@@ -105,9 +122,9 @@ mod tests {
         let all = serde_json::json!({
             "keel-oci": { "runMs": [2.0, 4.0, 3.0] }, "crun": { "runMs": [10.0, 5.0, 90.0] }, "runc": { "runMs": [30.0] },
         });
-        let figure = ratio("oci_vs_crun", &all, "runMs", "").unwrap();
+        let figure = ratio("oci_vs_crun", GOAL, &all, "runMs", "").unwrap();
         assert_eq!(figure.samples, [0.2, 0.4, 0.3]);
         assert_eq!(figure.peers, [("crun".to_owned(), 1.0), ("runc".to_owned(), 3.0)].into());
-        assert!(ratio("oci_vs_crun", &all, "execMs", "").is_err());
+        assert!(ratio("oci_vs_crun", GOAL, &all, "execMs", "").is_err());
     }
 }
