@@ -45,6 +45,7 @@ impl From<Error> for Failure {
 pub async fn build(call: Call) -> Answer {
     let mut options = read(&call.query)?;
     options.auths = registry_auth::read_all(call.head.headers())?;
+    registry_auth::add_logins(&mut options.auths, &call.context.settings.registry.logins);
     // What its steps are run with gives no more power over the host than a container's own options.
     let steps = ContainerCreateBody { host_config: Some(options.host.clone()), ..ContainerCreateBody::default() };
     require_to_create(&call.caller, &call.context.engine, &steps)?;
@@ -146,6 +147,17 @@ fn refuse(query: &Query) -> Result<(), Failure> {
     if query.flag("squash") {
         return Err(Failure::unsupported("layers aren't squashed by Keel: leave --squash out"));
     }
+    // What Docker's own builder refuses on Linux, or ignores there.
+    if let Some(isolation) = query.text("isolation").filter(|isolation| !isolation.eq_ignore_ascii_case("default")) {
+        return Err(Failure::bad_request(format!("isolation {isolation:?}: on Linux there is \"default\" alone")));
+    }
+    let security: Option<Vec<String>> = from_json(query, "securityopt")?;
+    if security.is_some_and(|options| !options.is_empty()) {
+        return Err(Failure::bad_request(
+            "the daemon on this platform does not support setting security options on build",
+        ));
+    }
+    let _: Vec<String> = from_json(query, "cachefrom")?;
     match query.text("outputs") {
         Some(outputs) if outputs != "[]" => Err(Failure::unsupported("outputs other than an image need BuildKit")),
         _ => Ok(()),
@@ -191,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_the_docker_client_sends_is_read() {
-        let query = "buildargs=%7B%22A%22%3A%221%22%2C%22B%22%3Anull%7D&cachefrom=%5B%5D&cgroupparent=&cpuperiod=0\
+        let query = "buildargs=%7B%22A%22%3A%221%22%2C%22B%22%3Anull%7D&cachefrom=%5B%22a%3A1%22%5D&isolation=default&securityopt=null&forcerm=1&cgroupparent=&cpuperiod=0\
                      &cpuquota=0&cpusetcpus=&cpushares=0&dockerfile=Dockerfile&labels=%7B%22l%22%3A%22x%22%7D&memory=0\
                      &memswap=0&networkmode=none&rm=1&shmsize=0&t=a&t=b%3A2&t=a%3Alatest&target=&ulimits=null&version=1";
         let options = options(query).unwrap();
@@ -209,6 +221,9 @@ mod tests {
             ("squash=1", "--squash"),
             ("t=A", "lowercase"),
             ("buildargs=x", "buildargs"),
+            ("isolation=hyperv", "hyperv"),
+            ("securityopt=%5B%22seccomp%3Dx%22%5D", "security options"),
+            ("cachefrom=x", "cachefrom"),
         ] {
             let failure = options(query).unwrap_err();
             assert!(failure.status.as_u16() >= 400 && failure.message.contains(word), "{query}: {}", failure.message);

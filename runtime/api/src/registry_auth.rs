@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use base64::Engine as _;
 use hyper::HeaderMap;
+use keel_spec::config::Login;
 use keel_store::Auth;
 use keel_store::reference::DEFAULT_REGISTRY;
 use serde::Deserialize;
@@ -52,6 +53,14 @@ pub fn read_all(headers: &HeaderMap) -> Result<HashMap<String, Auth>, Failure> {
     let all: Option<HashMap<String, Credentials>> = parse("X-Registry-Config", value.as_bytes())?;
     let named = all.unwrap_or_default().into_iter();
     Ok(named.filter_map(|(server, credentials)| Some((registry(&server), credentials.auth()?))).collect())
+}
+
+/// Adds the machine config's, for registries that a client has sent none for.
+pub fn add_logins(auths: &mut HashMap<String, Auth>, logins: &[Login]) {
+    for Login { registry, user, password } in logins {
+        let machine = || Auth::Basic { user: user.clone(), password: password.clone() };
+        auths.entry(registry.clone()).or_insert_with(machine);
+    }
 }
 
 /// A registry as images' names have it: `https://index.docker.io/v1/` is Docker's.
@@ -124,5 +133,15 @@ mod tests {
         assert!(matches!(&all["docker.io"], Auth::Basic { user, .. } if user == "a"));
         assert!(matches!(&all["r.example:5000"], Auth::Bearer(token) if token == "t"));
         assert_eq!(all.len(), 2);
+    }
+
+    #[test]
+    fn the_machines_login_serves_where_a_client_has_none() {
+        let login = |registry: &str| Login { registry: registry.into(), user: "host".into(), password: "p".into() };
+        let own = Auth::Basic { user: "client".into(), password: "p".into() };
+        let mut auths = HashMap::from([("a.example".to_owned(), own)]);
+        add_logins(&mut auths, &[login("a.example"), login("b.example")]);
+        assert!(matches!(&auths["a.example"], Auth::Basic { user, .. } if user == "client"));
+        assert!(matches!(&auths["b.example"], Auth::Basic { user, .. } if user == "host"));
     }
 }

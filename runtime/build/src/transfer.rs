@@ -179,6 +179,7 @@ impl Build<'_> {
             for source in &taken.sources {
                 if target.unpacks && !source.is_folder && !source.is_made {
                     let file = source.open().map_err(Error::io(format!("opening {}", source.name)))?;
+                    let file = told(&source.name, file)?;
                     if let Some(mut archive) =
                         archive(interrupt.watch(file)).map_err(Error::io("reading an archive"))?
                     {
@@ -260,6 +261,21 @@ fn inline(state: &State<'_>, content: &str) -> Result<String, Error> {
     state.word(&quoted)
 }
 
+/// Refuses what Docker would unpack and this can't: to copy it would make another image without a word.
+fn told<R: Read>(name: &str, mut file: R) -> Result<impl Read + use<R>, Error> {
+    let mut start = Vec::new();
+    file.by_ref().take(6).read_to_end(&mut start).map_err(Error::io(format!("reading {name}")))?;
+    // The first bytes of the formats (xz-file-format 2.1.1.1; bzip2's "BZh" with a level).
+    let kind = match start.as_slice() {
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => "xz",
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => "bzip2",
+        _ => return Ok(std::io::Cursor::new(start).chain(file)),
+    };
+    Err(Error::Bad(format!(
+        "{name} is compressed with {kind}, which isn't unpacked: pack it with gzip or zstd, or take it as it is with COPY"
+    )))
+}
+
 /// A file as an archive, if it is one, compressed or not.
 fn archive<'a>(mut file: impl Read + 'a) -> std::io::Result<Option<Box<dyn Read + 'a>>> {
     let mut start = Vec::new();
@@ -283,6 +299,22 @@ fn archive<'a>(mut file: impl Read + 'a) -> std::io::Result<Option<Box<dyn Read 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn archives_that_cant_be_unpacked_are_refused_and_others_left_whole() {
+        for (start, kind) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
+            let refused = told("a.tar", start).err().unwrap().to_string();
+            assert!(
+                refused.contains(&format!("a.tar is compressed with {kind}")) && refused.contains("COPY"),
+                "{refused}"
+            );
+        }
+        for whole in [&b""[..], b"BZh", b"\xfd7zXZ", b"BZhx is a text", b"\x1f\x8b"] {
+            let mut read = Vec::new();
+            told("a.tar", whole).unwrap().read_to_end(&mut read).unwrap();
+            assert_eq!(read, whole);
+        }
+    }
 
     #[test]
     fn archives_are_told_by_their_content() {

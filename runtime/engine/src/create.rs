@@ -61,7 +61,8 @@ impl Engine {
             warnings.push("sharing a namespace of the host turns the container's own user namespace off".into());
         }
         self.make_volumes(&config)?;
-        let container = self.enter_table(name, config)?;
+        // A removal decides by the table, with the image records locked: it comes before this and is seen, or after.
+        let container = self.store.while_there(&image.id, || self.enter_table(name, config)).map_err(from_store)??;
         self.tell_of(&container, "create", &[]);
         Ok(ContainerCreateResponse { id, warnings })
     }

@@ -268,3 +268,33 @@ fn a_list_of_many_that_do_not_run_reads_no_file() {
     assert_eq!(held.count(), 0, "descriptors of containers that don't run");
     std::fs::rename(bench.folder.path().join("away"), bench.folder.path().join("containers")).unwrap();
 }
+
+#[test]
+fn an_image_is_never_removed_from_under_a_container_that_is_being_made() {
+    let bench = bench();
+    for round in 0..200 {
+        let import = keel_store::Import { message: round.to_string(), ..Default::default() };
+        let image = bench.store.import(&mut [0_u8; 1024].as_slice(), &import).unwrap();
+        let start = std::sync::Barrier::new(2);
+        let body =
+            serde_json::json!({ "Image": image.to_string(), "Cmd": ["x"], "HostConfig": { "NetworkMode": "none" } });
+        let container = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                // At another moment of the other's way each time.
+                (0..round % 20 * 2000).for_each(|_| std::hint::spin_loop());
+                bench.store.remove(&image.to_string(), false, &|image| bench.engine.image_in_use(image))
+            });
+            start.wait();
+            bench.engine.create(None, serde_json::from_value(body).unwrap())
+        });
+        match container {
+            Ok(container) => {
+                bench.store.image(&image.to_string()).expect("a container has its image");
+                bench.engine.remove(&container.id, true, true).unwrap();
+            }
+            Err(Error::NotFound(reason)) => assert!(reason.contains("No such image"), "{reason}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

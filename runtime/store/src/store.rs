@@ -202,6 +202,14 @@ impl Store {
         self.describe(id, record)
     }
 
+    /// Does something while an image is there and nobody can remove it, such as noting that it is in use. The image
+    /// records are locked meanwhile: `work` must not ask the store, and must be short.
+    pub fn while_there<T>(&self, id: &ImageId, work: impl FnOnce() -> T) -> Result<T, Error> {
+        let records = self.records();
+        records.images().get(id).ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        Ok(work())
+    }
+
     /// All names with a tag of a repository, `alpine` or `registry.example/a`.
     pub fn tags_of(&self, repository: &str) -> Vec<Reference> {
         let of_repository = self.records().images().of_repository(repository);

@@ -125,6 +125,22 @@ fn bombs_are_refused_before_they_take_space() {
     }
 }
 
+/// Less than a megabyte of gzip, and all of the memory.
+#[test]
+fn attributes_that_would_fill_the_memory_are_refused() {
+    let value = "x".repeat(60_000);
+    let names: Vec<_> = (0..16).map(|number| format!("SCHILY.xattr.user.{number}")).collect();
+    let records: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
+    let one = Archive::default().pax(&records).0;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for number in 0..150 {
+        encoder.write_all(&one).unwrap();
+        encoder.write_all(&Archive::default().file(&number.to_string(), b"").0).unwrap();
+    }
+    let text = refusal(encoder.finish().unwrap());
+    assert!(text.contains("take more than 128 MiB"), "{text}");
+}
+
 #[test]
 fn streams_cut_anywhere_are_refused() {
     let whole = Archive::default().file("a", &[b'x'; 5000]).file("b", &[b'y'; 700]).end();

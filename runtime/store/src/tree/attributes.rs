@@ -7,6 +7,9 @@ const MAX_VALUE_BYTES: usize = u16::MAX as usize;
 /// Longest name of an extended attribute (XATTR_NAME_MAX).
 const MAX_NAME_BYTES: usize = 255;
 
+/// What an extended attribute takes in memory beside its bytes.
+const XATTR_BYTES: usize = 64;
+
 /// Name and value of an extended attribute.
 pub type Xattr = (Box<[u8]>, Box<[u8]>);
 
@@ -46,6 +49,11 @@ impl Attributes {
             mtime_ns: head.mtime_ns,
             xattrs,
         })
+    }
+
+    /// Bytes that they take in memory beside the node.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.xattrs.iter().map(|(name, value)| XATTR_BYTES + name.len() + value.len()).sum()
     }
 
     /// Those of a folder that no layer has an entry of.

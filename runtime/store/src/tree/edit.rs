@@ -11,6 +11,11 @@ use crate::layer::path::LayerPath;
 
 /// Most files and folders of a tree: each takes some 200 bytes while the tree is made.
 const MAX_NODES: usize = 1_000_000;
+/// Most bytes that a tree's names, link targets and extended attributes take beside: a few bytes of a compressed archive
+/// can be megabytes of those. A file of a distribution takes some 90, its name included.
+const MAX_BYTES: usize = 128 << 20;
+/// What a name in a folder takes beside its bytes; hard links are names as well.
+const NAME_BYTES: usize = 64;
 /// The root's number.
 const ROOT: NodeId = 0;
 
@@ -29,11 +34,13 @@ impl From<&str> for Refused {
 pub struct Tree {
     nodes: Vec<Node>,
     layer: u16,
+    /// Bytes that are left of [`MAX_BYTES`].
+    bytes_left: usize,
 }
 
 impl Default for Tree {
     fn default() -> Self {
-        let mut tree = Self { nodes: Vec::new(), layer: 0 };
+        let mut tree = Self { nodes: Vec::new(), layer: 0, bytes_left: MAX_BYTES };
         tree.nodes.push(tree.implied_folder());
         tree
     }
@@ -64,12 +71,11 @@ impl Tree {
     pub fn put(&mut self, path: &LayerPath, attributes: Attributes, body: Body) -> Result<(), Refused> {
         let is_folder = body.names().is_some();
         let Some((folder, name)) = path.split() else {
-            if !is_folder {
-                return Err("the root of a layer must be a folder".into());
-            }
-            let (layer, root) = (self.layer, self.get(ROOT)?);
-            (root.attributes, root.layer) = (attributes, layer);
-            return Ok(());
+            return if is_folder {
+                self.dress(ROOT, attributes)
+            } else {
+                Err("the root of a layer must be a folder".into())
+            };
         };
         let folder = self.folder(&folder)?;
         let old = self.child(folder, name);
@@ -77,12 +83,20 @@ impl Tree {
             && self.get(old)?.body.names().is_some()
         {
             // Folders of several layers become one, with what the topmost says of it.
-            let (layer, old) = (self.layer, self.get(old)?);
-            (old.attributes, old.layer) = (attributes, layer);
-            return Ok(());
+            return self.dress(old, attributes);
         }
-        let new = self.add(Node { attributes, body, links: 1, layer: self.layer })?;
+        let new = self.add(Node { attributes, body, links: 1, layer: self.layer, hidden: None })?;
         self.name(folder, name, new)
+    }
+
+    /// Gives a folder other attributes.
+    fn dress(&mut self, folder: NodeId, attributes: Attributes) -> Result<(), Refused> {
+        let before = self.get(folder)?.attributes.held_bytes();
+        self.bytes_left += before;
+        self.take(attributes.held_bytes())?;
+        let (layer, folder) = (self.layer, self.get(folder)?);
+        (folder.attributes, folder.layer) = (attributes, layer);
+        Ok(())
     }
 
     /// Gives a file another name.
@@ -123,18 +137,25 @@ impl Tree {
         self.hide_lower(folder)
     }
 
+    /// All that is left in a folder afterwards is of this layer, and so is what comes to it later: each folder is
+    /// searched once a layer, however often the archive asks for it.
     fn hide_lower(&mut self, folder: NodeId) -> Result<(), Refused> {
-        let mut waiting = vec![folder];
+        let (layer, mut waiting) = (self.layer, vec![folder]);
         while let Some(folder) = waiting.pop() {
-            let Some(names) = self.get(folder)?.body.names() else { continue };
-            let children: Vec<_> = names.iter().map(|(name, child)| (name.clone(), *child)).collect();
-            for (name, child) in children {
-                if self.get(child)?.layer == self.layer {
-                    waiting.push(child);
-                } else {
-                    self.unname(folder, &name)?;
+            let node = self.get(folder)?;
+            if node.hidden.replace(layer) == Some(layer) {
+                continue;
+            }
+            let mut lower: Vec<Box<[u8]>> = Vec::new();
+            for (name, child) in
+                self.nodes.get(folder as usize).and_then(|node| node.body.names()).into_iter().flatten()
+            {
+                match self.node(*child) {
+                    Some(node) if node.layer == layer => waiting.push(*child),
+                    _ => lower.push(name.clone()),
                 }
             }
+            lower.iter().try_for_each(|name| self.unname(folder, name))?;
         }
         Ok(())
     }
@@ -182,6 +203,7 @@ impl Tree {
     /// Points a name at a node; what had the name goes.
     fn name(&mut self, folder: NodeId, name: &[u8], node: NodeId) -> Result<(), Refused> {
         self.unname(folder, name)?;
+        self.take(NAME_BYTES + name.len())?;
         if let Some(names) = self.get(folder)?.body.names_mut() {
             names.insert(name.into(), node);
         }
@@ -189,31 +211,45 @@ impl Tree {
     }
 
     fn unname(&mut self, folder: NodeId, name: &[u8]) -> Result<(), Refused> {
-        let mut waiting: Vec<NodeId> =
-            self.get(folder)?.body.names_mut().and_then(|names| names.remove(name)).into_iter().collect();
+        let gone = self.get(folder)?.body.names_mut().and_then(|names| names.remove(name));
+        let mut waiting: Vec<NodeId> = gone.into_iter().collect();
+        let mut freed = gone.map_or(0, |_| NAME_BYTES + name.len());
         while let Some(gone) = waiting.pop() {
             let node = self.get(gone)?;
             node.links = node.links.saturating_sub(1);
             if node.links == 0 {
                 // What it held in memory goes as well.
                 let body = std::mem::replace(&mut node.body, Body::Inline(0, 0));
-                node.attributes = Attributes::default();
-                waiting.extend(body.names().into_iter().flat_map(BTreeMap::values));
+                freed += std::mem::take(&mut node.attributes).held_bytes() + body.held_bytes();
+                for (name, child) in body.names().into_iter().flatten() {
+                    freed += NAME_BYTES + name.len();
+                    waiting.push(*child);
+                }
             }
         }
+        self.bytes_left += freed;
         Ok(())
     }
 
     fn implied_folder(&self) -> Node {
         let body = Body::Folder(BTreeMap::new());
-        Node { attributes: Attributes::of_implied_folder(), body, links: 1, layer: self.layer }
+        Node { attributes: Attributes::of_implied_folder(), body, links: 1, layer: self.layer, hidden: None }
     }
 
     fn add(&mut self, node: Node) -> Result<NodeId, Refused> {
         let id = NodeId::try_from(self.nodes.len()).ok().filter(|_| self.nodes.len() < MAX_NODES);
         let id = id.ok_or_else(|| Refused(format!("more than {MAX_NODES} files in one image")))?;
+        self.take(node.attributes.held_bytes() + node.body.held_bytes())?;
         self.nodes.push(node);
         Ok(id)
+    }
+
+    /// Counts bytes that the tree is about to hold.
+    fn take(&mut self, bytes: usize) -> Result<(), Refused> {
+        let limit = MAX_BYTES >> 20;
+        let too_large = || Refused(format!("names, links and attributes of one image take more than {limit} MiB"));
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(too_large)?;
+        Ok(())
     }
 
     fn get(&mut self, id: NodeId) -> Result<&mut Node, Refused> {
@@ -278,6 +314,62 @@ mod tests {
             }
             assert_eq!(shown(&tree), ["d", "d/new", "d/sub", "d/sub/new", "e", "e/new", "f"], "{whiteout_first}");
         }
+    }
+
+    #[test]
+    fn what_a_tree_holds_in_memory_is_bounded_and_given_back() {
+        let symlink = || Body::Symlink(vec![b'x'; 4000].into());
+        let wide = |bytes: usize| Attributes {
+            xattrs: vec![((*b"user.x").into(), vec![0; bytes].into())],
+            ..Attributes::default()
+        };
+        type Grow = fn(&mut Tree, usize, Attributes, Body) -> Result<(), Refused>;
+        let ways: [(&str, Grow); 4] = [
+            ("link targets", |tree, n, _, body| tree.put(&path(&format!("l{n}")), Attributes::default(), body)),
+            ("attributes", |tree, n, wide, _| tree.put(&path(&format!("a{n}")), wide, Body::Inline(0, 0))),
+            ("names", |tree, n, _, _| tree.put(&path(&format!("{n:0255}")), Attributes::default(), Body::Inline(0, 0))),
+            ("hard links", |tree, n, _, _| match n {
+                0 => tree.put(&path("file"), Attributes::default(), Body::Inline(0, 0)),
+                _ => tree.link(&path(&format!("{n:0255}")), &path("file")),
+            }),
+        ];
+        for (what, grow) in ways {
+            let mut tree = Tree { bytes_left: 1 << 20, ..Tree::default() };
+            let refused = (0..5000).find_map(|n| grow(&mut tree, n, wide(60_000), symlink()).err());
+            assert!(refused.is_some_and(|refused| refused.0.contains("128 MiB")), "{what}");
+        }
+        let mut tree = Tree { bytes_left: 1 << 20, ..Tree::default() };
+        for _ in 0..40 {
+            tree.put(&path("again"), wide(60_000), Body::Folder(BTreeMap::new())).unwrap();
+            tree.put(&path("d/link"), Attributes::default(), symlink()).unwrap();
+            tree.put(&path("d"), wide(60_000), symlink()).unwrap();
+            tree.next_layer();
+        }
+        ["again", "d"].iter().for_each(|name| tree.hide(&path(""), name.as_bytes()).unwrap());
+        tree.next_layer();
+        ["again", "d"].iter().for_each(|name| tree.hide(&path(""), name.as_bytes()).unwrap());
+        assert_eq!((shown(&tree).len(), tree.bytes_left), (0, 1 << 20));
+    }
+
+    #[test]
+    fn a_folder_is_searched_once_a_layer_however_often_it_is_hidden() {
+        const FILES: usize = 20_000;
+        let mut tree = Tree::default();
+        (0..FILES).for_each(|n| file(&mut tree, &format!("d/e/{n}")));
+        tree.next_layer();
+        (0..FILES).for_each(|n| file(&mut tree, &format!("d/e/new{n}")));
+        let began = std::time::Instant::now();
+        for _ in 0..FILES {
+            tree.hide_below(&path("d/e")).unwrap();
+            tree.hide_below(&path("d")).unwrap();
+            tree.hide(&path(""), b"d").unwrap();
+        }
+        // Each in full would be a billion names.
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(shown(&tree).len(), FILES + 2);
+        tree.next_layer();
+        tree.hide_below(&path("d/e")).unwrap();
+        assert_eq!(shown(&tree), ["d", "d/e"], "the next layer hides them again");
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Node {
     pub links: u32,
     /// The last layer that has an entry of it or below it.
     pub(super) layer: u16,
+    /// The last layer that hid everything lower in this folder.
+    pub(super) hidden: Option<u16>,
 }
 
 impl Body {
@@ -53,6 +55,14 @@ impl Body {
         match self {
             Self::Folder(names) => Some(names),
             _ => None,
+        }
+    }
+
+    /// Bytes that it takes in memory beside the node; names are counted where they come and go.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Symlink(target) => target.len(),
+            _ => 0,
         }
     }
 
