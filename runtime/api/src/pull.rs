@@ -28,7 +28,7 @@ pub async fn create(call: Call) -> Answer {
 
 async fn pull(call: Call) -> Answer {
     let name = call.query.text("fromImage").unwrap_or_default();
-    let reference = reference(name, call.query.text("tag"))?;
+    let reference = one_image(name, call.query.text("tag"))?;
     let platform = call.query.text("platform").map(str::to_owned);
     let auth = registry_auth::read(call.head.headers())?;
     let auth = auth.or_else(|| keel_engine::auth_of(&call.context.settings.registry.logins, &reference));
@@ -154,6 +154,19 @@ fn bar(current: u64, total: u64) -> String {
     if total == 0 { mib(current) } else { format!("{} of {}", mib(current), mib(total)) }
 }
 
+/// What is to be pulled. A name alone asks for all tags (Docker Engine API, "Create an image"), as `docker pull -a` does:
+/// to pull one of them instead would be another answer than the one asked for.
+fn one_image(name: &str, tag: Option<&str>) -> Result<Reference, Failure> {
+    let one = reference(name, tag)?;
+    let last = name.rsplit('/').next().unwrap_or(name);
+    if tag.is_none() && !last.contains([':', '@']) {
+        return Err(Failure::unsupported(format!(
+            "all tags of an image aren't pulled at once: name the one that is wanted, such as {one}"
+        )));
+    }
+    Ok(one)
+}
+
 /// A name, with the tag or digest that came beside it.
 pub fn reference(name: &str, tag: Option<&str>) -> Result<Reference, Failure> {
     let reference: Reference = name.parse().map_err(Error::from)?;
@@ -171,6 +184,20 @@ pub fn reference(name: &str, tag: Option<&str>) -> Result<Reference, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_image_is_pulled_at_a_time_and_all_tags_are_refused() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let named =
+            |name: &str, tag| one_image(name, tag).map(|one| one.to_string()).map_err(|failure| failure.message);
+        assert_eq!(named("r.example:5000/a", Some("1")), Ok("r.example:5000/a:1".into()));
+        assert_eq!(named("a:1", None), Ok("a:1".into()));
+        assert_eq!(named(&format!("a@{digest}"), None), Ok(format!("a@{digest}")));
+        for name in ["a", "r.example:5000/a"] {
+            let refused = named(name, None).unwrap_err();
+            assert!(refused.contains(&format!("{name}:latest")), "{refused}");
+        }
+    }
 
     #[test]
     fn progress_has_the_keys_that_clients_draw_bars_from() {
