@@ -63,6 +63,7 @@ pub async fn build(call: Call) -> Answer {
             told = true;
             send(&line(&what))
         });
+        let built = built.map(|id| options.names.iter().for_each(|name| call.context.engine.tell_tagged(&id, name)));
         if let Err(error) = built {
             let _ = std::io::copy(&mut std::io::Read::take(&mut context, MAX_DRAINED_BYTES), &mut std::io::sink());
             let message = error.chain();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hyper::StatusCode;
+use keel_engine::events::Subject;
 use keel_spec::api::ErrorCode;
 use keel_store::error::Kind;
 use keel_store::{Error, Image, Reference, Removed};
@@ -169,7 +170,12 @@ pub async fn tag(call: Call) -> Answer {
             Some(tag) => name.with_tag(tag).map_err(Error::from)?,
             None => name,
         };
-        Ok(call.context.engine.store().tag(&call.name, &name)?)
+        let engine = &call.context.engine;
+        engine.store().tag(&call.name, &name)?;
+        if let Ok(image) = engine.store().image(&name.to_string()) {
+            engine.tell_tagged(&image.id, &name);
+        }
+        Ok(())
     })
     .await?;
     Ok(empty(StatusCode::CREATED))
@@ -179,7 +185,12 @@ pub async fn tag(call: Call) -> Answer {
 pub async fn remove(call: Call) -> Answer {
     let removed = blocking(move || {
         let engine = &call.context.engine;
-        Ok(engine.store().remove(&call.name, call.query.flag("force"), &|id| engine.image_in_use(id))?)
+        let found = engine.store().image(&call.name);
+        let removed = engine.store().remove(&call.name, call.query.flag("force"), &|id| engine.image_in_use(id))?;
+        if let Ok(image) = found {
+            engine.tell_removed(&image.id, &removed);
+        }
+        Ok(removed)
     })
     .await?;
     Ok(json(StatusCode::OK, &told(removed)))
@@ -204,9 +215,12 @@ pub async fn prune(call: Call) -> Answer {
         let before = store.usage().layers_bytes;
         let mut removed = Vec::new();
         for image in store.images().iter().filter(|image| filters.fit(image)) {
-            removed.extend(store.prune(&image.id, &|id| engine.image_in_use(id))?);
+            let steps = store.prune(&image.id, &|id| engine.image_in_use(id))?;
+            engine.tell_removed(&image.id, &steps);
+            removed.extend(steps);
         }
         let freed = before.saturating_sub(store.usage().layers_bytes);
+        engine.tell_pruned(Subject::Image, freed);
         Ok(json!({ "ImagesDeleted": told(removed), "SpaceReclaimed": freed }))
     })
     .await?;

@@ -32,9 +32,11 @@ async fn pull(call: Call) -> Answer {
     let platform = call.query.text("platform").map(str::to_owned);
     let auth = registry_auth::read(call.head.headers())?;
     let auth = auth.or_else(|| keel_engine::auth_of(&call.context.settings.registry.logins, &reference));
+    let engine = call.context.engine.clone();
     streamed(call.context, move |store, progress| {
         let pull = Pull { auth: auth.as_ref(), platform: platform.as_deref() };
         store.pull(&reference, &pull, progress)?;
+        engine.tell_moved("pull", &reference);
         Ok(Vec::new())
     })
     .await
@@ -47,8 +49,10 @@ async fn import(call: Call) -> Answer {
     keel_build::settings::apply_all(&mut config, &changes).map_err(Failure::bad_request)?;
     let import = Import { name, message: call.query.text("message").unwrap_or_default().to_owned(), config };
     let mut body = BodyReader::new(call.body);
+    let engine = call.context.engine.clone();
     streamed(call.context, move |store, _| {
         let id = store.import(&mut body, &import)?;
+        engine.tell_of_image("import", &id);
         Ok(vec![json!({ "status": id.to_string() })])
     })
     .await
@@ -58,6 +62,7 @@ async fn import(call: Call) -> Answer {
 pub async fn load(call: Call) -> Answer {
     let mut body = BodyReader::new(call.body);
     let quiet = call.query.flag("quiet");
+    let engine = call.context.engine.clone();
     streamed(call.context, move |store, progress| {
         let mut told = false;
         let mut watch = |step: Progress| {
@@ -67,6 +72,7 @@ pub async fn load(call: Call) -> Answer {
             }
         };
         let loaded = store.load(&mut body, &mut watch)?;
+        loaded.iter().for_each(|image| engine.tell_of_image("load", &image.id));
         if told {
             return Ok(Vec::new());
         }

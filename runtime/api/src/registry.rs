@@ -35,9 +35,11 @@ pub async fn push(call: Call) -> Answer {
             Failure::not_found(format!("An image does not exist locally with the tag: {}", name.familiar_name()))
         })?;
     }
+    let engine = call.context.engine.clone();
     streamed(call.context, move |store, progress| {
         for name in &names {
             store.push(name, auth.as_ref(), progress)?;
+            engine.tell_moved("push", name);
         }
         Ok(Vec::new())
     })

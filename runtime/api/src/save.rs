@@ -29,7 +29,8 @@ async fn save(call: Call, names: Vec<String>) -> Answer {
     let (producer, body) = ChannelBody::new();
     let (decided, decision) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
-        let saving = match call.context.engine.store().save(&names) {
+        let engine = &call.context.engine;
+        let saving = match engine.store().save(&names) {
             Ok(saving) => saving,
             Err(error) => {
                 let _ = decided.send(Err(Failure::from(error)));
@@ -41,6 +42,9 @@ async fn save(call: Call, names: Vec<String>) -> Answer {
         if let Err(error) = saving.write(&mut writer) {
             log::warn!("saving images: {}", keel_link::logger::chain(&error));
             writer.fail();
+        } else {
+            let saved = names.iter().filter_map(|name| engine.store().image(name).ok());
+            saved.for_each(|image| engine.tell_of_image("save", &image.id));
         }
         drop(permit);
     });

@@ -34,6 +34,9 @@ impl Engine {
         let comment = commit.message.clone();
         let id = self.standing_still(&container, pause, || self.commit_changes(&container, &commit))?;
         self.tell_of(&container, "commit", &[("comment", comment), ("imageID", id.to_string())]);
+        if let Some(name) = &commit.name {
+            self.tell_tagged(&id, name);
+        }
         Ok(id)
     }
 

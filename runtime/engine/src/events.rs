@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crate::cancel::{Bells, Cancel};
 use crate::clock;
-use crate::container::Container;
 use crate::engine::Engine;
 
 /// Most events that are kept.
@@ -226,7 +225,9 @@ fn fits(filters: &HashMap<String, Vec<String>>, event: &Event) -> bool {
     };
     let image = |wanted: &str| match event.subject {
         Subject::Image => {
-            event.id.starts_with(wanted) || attribute("name").is_some_and(|name| same_image(name, wanted))
+            same_image(&event.id, wanted)
+                || same_digest(&event.id, wanted)
+                || attribute("name").is_some_and(|name| same_image(name, wanted))
         }
         Subject::Container => attribute("image").is_some_and(|name| same_image(name, wanted)),
         _ => false,
@@ -258,29 +259,16 @@ fn same_image(name: &str, wanted: &str) -> bool {
     name == wanted || name.strip_prefix(wanted).is_some_and(|rest| rest.starts_with(':') && !rest.contains('/'))
 }
 
+/// Whether an image's ID begins with what is wanted, which may leave `sha256:` out.
+fn same_digest(id: &str, wanted: &str) -> bool {
+    let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+    !digits.is_empty() && id.strip_prefix("sha256:").is_some_and(|id| id.starts_with(digits))
+}
+
 impl Engine {
     /// Reads what happens.
     pub fn events(&self, want: EventWant) -> EventReader {
         self.events.reader(want)
-    }
-
-    /// Tells listeners of something that happened outside of the engine: to images, networks, volumes.
-    pub fn tell<const N: usize>(&self, subject: Subject, action: &str, id: &str, attributes: [(&str, String); N]) {
-        let attributes = attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let event = Event { subject, action: action.into(), id: id.into(), attributes, unix_ns: clock::unix_ns() };
-        self.events.tell(event);
-    }
-
-    /// Tells listeners what happened to a container.
-    pub(crate) fn tell_of(&self, container: &Container, action: &str, further: &[(&str, String)]) {
-        let config = container.config();
-        let mut attributes: BTreeMap<String, String> =
-            config.body.labels.clone().unwrap_or_default().into_iter().collect();
-        attributes.insert("image".into(), config.body.image.clone().unwrap_or_default());
-        attributes.insert("name".into(), config.name.clone());
-        attributes.extend(further.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let (action, id, unix_ns) = (action.into(), container.id.clone(), clock::unix_ns());
-        self.events.tell(Event { subject: Subject::Container, action, id, attributes, unix_ns });
     }
 }
 
@@ -344,5 +332,29 @@ mod tests {
         assert!(check("image", &["box"], "die") && !check("image", &["bo"], "die"));
         assert!(check("label", &["tier=front"], "die") && !check("label", &["tier", "x"], "die"));
         assert!(!check("service", &["x"], "die"));
+    }
+
+    #[test]
+    fn images_are_found_by_name_and_id_and_other_subjects_by_theirs() {
+        let check = |event: &Event, key: &str, value: &str| {
+            fits(&HashMap::from([(key.to_owned(), vec![value.to_owned()])]), event)
+        };
+        let of = |subject, id: &str, name: &str| Event {
+            subject,
+            id: id.into(),
+            attributes: [("name".to_owned(), name.to_owned())].into(),
+            ..event("create")
+        };
+        let pulled = of(Subject::Image, "box:1", "box");
+        assert!(check(&pulled, "image", "box") && check(&pulled, "image", "box:1") && !check(&pulled, "image", "bo"));
+        let tagged = of(Subject::Image, "sha256:c0ffee", "box:2");
+        assert!(
+            check(&tagged, "image", "c0ff") && check(&tagged, "image", "sha256:c0") && check(&tagged, "image", "box")
+        );
+        assert!(!check(&tagged, "image", "") && !check(&tagged, "image", "box:1"));
+        let network = of(Subject::Network, "abcd", "front");
+        assert!(check(&network, "network", "front") && check(&network, "network", "ab"));
+        assert!(!check(&network, "volume", "front") && !check(&network, "network", "back"));
+        assert!(check(&of(Subject::Volume, "data", ""), "volume", "data"));
     }
 }

@@ -36,7 +36,8 @@ impl Engine {
 
     /// Its run has ended; the caller holds the gate.
     pub(crate) fn run_ended(&self, container: &Arc<Container>, exit: Exit) {
-        let started = container.state().started_unix_ms.unwrap_or(exit.at_unix_ms);
+        let before = container.state();
+        let started = before.started_unix_ms.unwrap_or(exit.at_unix_ms);
         let ran_ms = exit.at_unix_ms.saturating_sub(started);
         let oom_killed = self.was_oom_killed(&container.id);
         self.stdio.drain(&container.id);
@@ -56,6 +57,7 @@ impl Engine {
         }
         let ran_s = (ran_ms / 1000).to_string();
         self.tell_of(container, "die", &[("exitCode", exit.code.to_string()), ("execDuration", ran_s)]);
+        self.tell_left(container, before.networks.as_ref());
         let again = self.plan_restart(container, exit.code, ran_ms);
         container.log.end_run();
         container.live().exits += 1;

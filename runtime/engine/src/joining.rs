@@ -219,6 +219,7 @@ impl Engine {
             let namespace = namespace(&container)?;
             let sandbox = net.connect(&container.id, namespace.as_fd(), &place).map_err(from_net)?;
             self.note_networks(&container, sandbox)?;
+            self.tell_of_network(&found, "connect", &[("container", container.id.clone())]);
         }
         let mut body = config.body.clone();
         let map = body.networking_config.get_or_insert_default().endpoints_config.get_or_insert_default();
@@ -247,7 +248,9 @@ impl Engine {
             net.disconnect(&container.id, namespace(&container)?.as_fd(), &found.id).map_err(from_net)?;
             self.note_networks(&container, net.sandbox(&container.id).unwrap_or_default())?;
         }
-        forget(&container, &config, &found.name)
+        forget(&container, &config, &found.name)?;
+        self.tell_of_network(&found, "disconnect", &[("container", container.id.clone())]);
+        Ok(())
     }
 
     /// Takes note of the networks of a container that runs; its files of `/etc` follow.

@@ -6,6 +6,7 @@
 //!   `exec`, `commit`, `terminal` (`resize`)
 //! - `recover`: what it does after a restart of this program or of the host
 //! - `watch`: the threads that take note of exits and do what is scheduled; `exit`, `schedule`: what they do
+//! - `tell`: what listeners of `events` are told
 //! - `expected`: which containers should run
 //! - `restart`, `health`: restart policies and health checks, pure; `probe`: runs the latter
 //! - `networks`: networks are made, shown and removed; `joining`: containers enter and leave them; `endpoints`: their
@@ -73,6 +74,7 @@ mod stats;
 mod stdin;
 mod stdio;
 mod stop;
+mod tell;
 mod terminal;
 mod top;
 mod transit;

@@ -10,6 +10,7 @@ use keel_net::{Net, Network, NetworkSpec, Pool, PoolSpec};
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::events::Subject;
 use crate::joining::from_net;
 
 type Filters = HashMap<String, Vec<String>>;
@@ -19,6 +20,7 @@ impl Engine {
     pub fn network_create(&self, asked: NetworkCreateRequest) -> Result<NetworkCreateResponse, Error> {
         let network = self.network.get()?.create(spec(asked)?).map_err(from_net)?;
         ::log::info!("network {} ({}) is made", network.id, network.name);
+        self.tell_of_network(&network, "create", &[]);
         Ok(NetworkCreateResponse { id: network.id, warning: String::new() })
     }
 
@@ -65,6 +67,7 @@ impl Engine {
     pub fn network_remove(&self, wanted: &str) -> Result<(), Error> {
         let network = self.network.get()?.remove(wanted).map_err(from_net)?;
         ::log::info!("network {} ({}) is removed", network.id, network.name);
+        self.tell_of_network(&network, "destroy", &[]);
         Ok(())
     }
 
@@ -83,9 +86,11 @@ impl Engine {
             let old = until_unix_ms.is_none_or(|until| network.created_unix_ms < until);
             // One that is in use, or has come into use meanwhile, stays.
             if old && labels_fit(filters, &network.labels) && net.remove(&network.id).is_ok() {
+                self.tell_of_network(&network, "destroy", &[]);
                 removed.push(network.name);
             }
         }
+        self.tell_pruned(Subject::Network, 0);
         Ok(removed)
     }
 

@@ -7,6 +7,7 @@ use crate::container::Container;
 use crate::disk::Phase;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::events::Subject;
 
 /// What `prune` removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,8 +46,7 @@ impl Engine {
                 Err(error) => ::log::warn!("container {}: it is not pruned: {}", container.id, error.chain()),
             }
         }
-        let freed = pruned.freed_bytes.to_string();
-        self.tell(crate::events::Subject::Container, "prune", "", [("reclaimed", freed)]);
+        self.tell_pruned(Subject::Container, pruned.freed_bytes);
         Ok(pruned)
     }
 }

@@ -208,6 +208,7 @@ impl Engine {
         self.connect_output(container, ours)?;
         created.start()?;
         ::log::info!("container {id} ({}) runs as process {pid}", config.name);
+        self.tell_entered(container);
         self.tell_of(container, "start", &[]);
         self.watch_health(container, None);
         Ok(())

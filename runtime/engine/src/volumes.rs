@@ -14,6 +14,7 @@ use crate::clock;
 use crate::disk::Config;
 use crate::engine::Engine;
 use crate::error::{Doing, Error};
+use crate::events::Subject;
 use crate::id;
 use crate::inside::changes;
 use crate::inside::root::Root;
@@ -58,8 +59,24 @@ impl Engine {
             options: asked.driver_opts.unwrap_or_default().into_iter().collect(),
             labels,
         };
+        self.make_volume(spec).map(|made| self.shown(made))
+    }
+
+    /// Makes a volume, or finds the one of that name. Of two who make it at once both may tell of it.
+    fn make_volume(&self, spec: Spec) -> Result<Volume, Error> {
+        let known = self.volumes.get(&spec.name).is_ok();
         let made = self.volumes.create(spec).map_err(from_volumes)?;
-        Ok(self.shown(made))
+        if !known {
+            self.tell_of_volume(&made.name, "create", &[]);
+        }
+        Ok(made)
+    }
+
+    /// Removes a volume.
+    fn drop_volume(&self, name: &str) -> Result<(), keel_volumes::Error> {
+        self.volumes.remove(name)?;
+        self.tell_of_volume(name, "destroy", &[]);
+        Ok(())
     }
 
     /// All that is known of a volume.
@@ -103,7 +120,7 @@ impl Engine {
         if let Some(users) = self.volume_users().get(name) {
             return Err(Error::Conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
         }
-        match self.volumes.remove(name) {
+        match self.drop_volume(name) {
             Err(keel_volumes::Error::NotFound(_)) if force => Ok(()),
             other => other.map_err(from_volumes),
         }
@@ -125,11 +142,12 @@ impl Engine {
                 continue;
             }
             let bytes = size_bytes(&self.volumes.mountpoint(&volume.name));
-            if self.volumes.remove(&volume.name).is_ok() {
+            if self.drop_volume(&volume.name).is_ok() {
                 freed += bytes;
                 removed.push(volume.name);
             }
         }
+        self.tell_pruned(Subject::Volume, freed);
         Ok((removed, freed))
     }
 
@@ -154,7 +172,7 @@ impl Engine {
             if shared {
                 continue;
             }
-            match self.volumes.remove(name) {
+            match self.drop_volume(name) {
                 Ok(()) | Err(keel_volumes::Error::NotFound(_)) => {}
                 Err(error) => return Err(from_volumes(error)),
             }
@@ -171,7 +189,7 @@ impl Engine {
                 labels.insert(ANONYMOUS.into(), String::new());
             }
             let spec = Spec { name, driver: String::new(), options: mount.how.options, labels };
-            self.volumes.create(spec).map_err(from_volumes)?;
+            self.make_volume(spec)?;
         }
         Ok(())
     }
@@ -202,7 +220,7 @@ impl Engine {
     ) -> Result<String, Error> {
         // One that was removed while its container was stopped is made anew, as Docker does.
         let spec = Spec { name: name.into(), ..Spec::default() };
-        self.volumes.create(spec).map_err(from_volumes)?;
+        self.make_volume(spec)?;
         let path = self.volumes.source(name).map_err(from_volumes)?;
         let Some(subpath) = &mount.how.subpath else {
             if let Some(root) = root.filter(|_| !mount.how.no_copy) {

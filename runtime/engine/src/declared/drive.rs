@@ -221,8 +221,9 @@ impl Driver {
         engine
             .store
             .pull(&reference, &Pull { auth: auth.as_ref(), platform: None }, &mut |_| {})
-            .map(drop)
-            .map_err(from_store)
+            .map_err(from_store)?;
+        engine.tell_moved("pull", &reference);
+        Ok(())
     }
 }
 
