@@ -1,5 +1,6 @@
 //! `/containers/…`: lifecycles. Each call is one of the engine's.
 
+use bollard_stubs::models::ContainerCreateBody;
 use hyper::StatusCode;
 use keel_engine::{Engine, Error, ListWant, PruneWant};
 use serde_json::json;
@@ -47,15 +48,35 @@ pub async fn list(call: Call) -> Answer {
 /// `POST /containers/create`
 pub async fn create(call: Call) -> Answer {
     let name = call.query.text("name").map(|name| name.trim_start_matches('/').to_owned());
+    let platform = call.query.text("platform").map(str::to_owned);
     let engine = call.context.engine.clone();
     let caller = call.caller;
-    let body = read_json(call.body).await?;
+    let body: ContainerCreateBody = read_json(call.body).await?;
     let created = blocking(move || {
+        if let Some(platform) = platform {
+            check_platform(&engine, &body, &platform)?;
+        }
         require_to_create(&caller, &engine, &body)?;
         Ok(engine.create(name.as_deref(), body)?)
     })
     .await?;
     Ok(json(StatusCode::CREATED, &created))
+}
+
+/// Refuses a platform other than the image's, which is this machine's. To clients it is "not found": they pull another.
+fn check_platform(engine: &Engine, body: &ContainerCreateBody, wanted: &str) -> Result<(), Failure> {
+    let name = body.image.as_deref().unwrap_or_default();
+    // One that isn't there is the engine's to tell of.
+    let Ok(image) = engine.store().image(name) else { return Ok(()) };
+    if keel_store::runs_here(wanted) {
+        return Ok(());
+    }
+    let is = [image.os.as_str(), image.architecture.as_str(), image.variant.as_str()];
+    let is = is.join("/");
+    Err(Failure::not_found(format!(
+        "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {}",
+        is.trim_end_matches('/')
+    )))
 }
 
 /// `GET /containers/{id}/json`

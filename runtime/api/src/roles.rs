@@ -180,6 +180,7 @@ fn own_power(body: &ContainerCreateBody) -> Option<&'static str> {
         (is_host(&host.network_mode), "shares the host's network"),
         (is_host(&host.pid_mode), "shares the host's processes"),
         (is_host(&host.ipc_mode), "shares the host's IPC"),
+        (host.oom_score_adj.is_some_and(|score| score < 0), "is spared by the kernel when memory is short"),
         (is_host(&host.userns_mode), "has no user namespace of its own"),
         (unconfined(host), "has a system call filter of its own, or none"),
     ];
@@ -241,6 +242,7 @@ mod tests {
             r#"{"NetworkMode":"host"}"#,
             r#"{"PidMode":"host"}"#,
             r#"{"UsernsMode":"host"}"#,
+            r#"{"OomScoreAdj":-1}"#,
             r#"{"SecurityOpt":["seccomp=unconfined"]}"#,
         ] {
             assert!(of(json).is_some(), "{json}");

@@ -25,6 +25,8 @@ use crate::{
 pub const MAX_API_MINOR: u32 = 47;
 /// Minor version of the oldest one, 1.24.
 pub const MIN_API_MINOR: u32 = 24;
+/// What the audit log has for a route where there is none; the path is the object then.
+const UNROUTED: &str = "(no such endpoint)";
 /// Longest path in bytes.
 const MAX_PATH_BYTES: usize = 4096;
 
@@ -134,6 +136,7 @@ static ROUTES: &[Route] = routes! {
     "POST" "/networks/{}/disconnect" run => networks::disconnect;
 
     // `docker inspect NAME` asks one kind of object after the other and takes only a 404 for "not of this kind".
+    "GET" "/plugins" read => system::plugins;
     "GET" "/plugins/{*}" read => absent;
     "GET" "/services/{}" read => absent;
     "GET" "/tasks/{}" read => absent;
@@ -212,16 +215,18 @@ pub async fn answer(
 async fn dispatch(context: Arc<Context>, caller: Arc<Caller>, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let head = Request::from_parts(parts, ());
-    let found = route(&head);
-    let (route, name, query, api_minor) = match found {
+    let begun = Instant::now();
+    let (route, name, query, api_minor) = match route(&head) {
         Ok(found) => found,
         Err(failure) => {
             // A client that is still sending when the connection closes never sees why.
             let _ = read_body(body).await;
+            let (method, object, status) = (head.method().as_str(), head.uri().path(), failure.status);
+            let took = begun.elapsed();
+            audit::log(&audit::Entry { caller: &caller, method, route: UNROUTED, object, status, took });
             return Err(failure);
         }
     };
-    let begun = Instant::now();
     let method = head.method().clone();
     let object = match query.text("name").or(query.text("fromImage")) {
         Some(object) if name.is_empty() => object.to_owned(),

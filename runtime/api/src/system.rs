@@ -47,6 +47,11 @@ pub async fn version(_call: Call) -> Answer {
     ))
 }
 
+/// `GET /plugins`: there are none.
+pub async fn plugins(_: Call) -> Answer {
+    Ok(json(StatusCode::OK, &json!([])))
+}
+
 /// `GET /info`
 pub async fn info(call: Call) -> Answer {
     let info = blocking(move || {

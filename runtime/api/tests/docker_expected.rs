@@ -39,6 +39,18 @@ fn has_problem(words: &'static str) -> impl Fn(Option<&ExpectedContainer>) -> bo
 }
 
 #[test]
+fn a_declared_container_that_cannot_be_made_is_expected_and_not_good() {
+    let config = "[registry]\ninsecure = [\"127.0.0.1:9\"]\n[[container]]\nname = \"web\"\n\
+                  image = \"127.0.0.1:9/box:1\"\ncommand = \"sleep 600\"\nnetwork_mode = \"none\"\n";
+    let daemon = Daemon::start_in(tempfile::tempdir_in("/dev/shm").unwrap(), config);
+    wait_for(&daemon, "web", has_problem("is not made yet: image 127.0.0.1:9/box:1: "));
+    daemon.import_busybox();
+    daemon.ok(&["tag", "box:1", "127.0.0.1:9/box:1"]);
+    wait_for(&daemon, "web", |found| found.is_some_and(|it| it.problem.is_none() && !it.id.is_empty()));
+    daemon.ok(&["kill", "web"]);
+}
+
+#[test]
 fn a_container_is_good_when_it_is_healthy_and_no_longer_expected_when_it_is_stopped() {
     let daemon = Daemon::start();
     daemon.import_busybox();

@@ -16,6 +16,7 @@ const TABLE: &[Row] = &[
     ("GET", "/v1.10/info", "", 400, "client version 1.10 is too old. Minimum supported API version is 1.24"),
     ("GET", "/v1.99/info", "", 400, "client version 1.99 is too new. Maximum supported API version is 1.47"),
     ("GET", "/nonsense", "", 404, "page not found"),
+    ("GET", "/plugins", "", 200, ""),
     ("GET", "/images/json?filters=%7B", "", 400, "filter"),
     ("GET", "/images/json?x=%zz", "", 400, ""),
     // Containers that aren't there.
@@ -43,6 +44,8 @@ const TABLE: &[Row] = &[
     ("POST", "/containers/create", "{}", 400, "config cannot be empty in order to create a container"),
     ("POST", "/containers/create", r#"{"Image":"nope"}"#, 404, "No such image: nope"),
     ("POST", "/containers/create?name=running", r#"{"Image":"box:1","HostConfig":{"NetworkMode":"none"},"Cmd":["a"]}"#, 409, "is already in use by container"),
+    ("POST", "/containers/create?platform=linux/s390x", r#"{"Image":"box:1","HostConfig":{"NetworkMode":"none"},"Cmd":["a"]}"#, 404, "was found but does not match the specified platform: wanted linux/s390x"),
+    ("POST", "/containers/create", r#"{"Image":"box:1","HostConfig":{"NetworkMode":"none","Runtime":"gvisor"},"Cmd":["a"]}"#, 400, "unknown or invalid runtime name: gvisor"),
     ("POST", "/containers/create?name=a%20b", r#"{"Image":"box:1","HostConfig":{"NetworkMode":"none"},"Cmd":["a"]}"#, 400, "Invalid container name (a b)"),
     ("POST", "/containers/create", r#"{"Image":"box:1","HostConfig":{"NetworkMode":"none"}}"#, 400, "no command specified"),
     ("POST", "/containers/create", r#"{"Image":"box:1","HostConfig":{"NetworkMode":"none"},"Cmd":["a"],"WorkingDir":"x"}"#, 400, "it needs to be an absolute path"),

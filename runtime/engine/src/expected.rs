@@ -13,10 +13,14 @@ use crate::restart::Policy;
 const MAX_WORDS: usize = 160;
 
 impl Engine {
-    /// All containers that should run, by name.
+    /// All containers that should run, by name; with those that are declared and couldn't be made.
     pub fn expected(&self) -> Vec<ExpectedContainer> {
         let mut found: Vec<ExpectedContainer> =
             self.all().iter().filter_map(|container| self.expect(container)).collect();
+        let missing = self.declared_open.missing().into_iter();
+        let missing = missing.filter(|(name, _)| !found.iter().any(|container| container.name == *name));
+        let missing: Vec<_> = missing.map(|(name, why)| absent(name, &why)).collect();
+        found.extend(missing);
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found
     }
@@ -45,15 +49,22 @@ impl Engine {
     }
 }
 
+/// One that is declared and isn't there.
+fn absent(name: String, why: &str) -> ExpectedContainer {
+    let problem = Some(format!("is not made yet: {}", cut(why)).trim_end_matches([':', ' ']).to_owned());
+    ExpectedContainer { id: String::new(), name, problem, started_unix_ms: None }
+}
+
+fn cut(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_WORDS).collect()
+}
+
 fn should_run(policy: Policy, phase: Phase, user_stopped: bool) -> bool {
     let kept_up = matches!(policy, Policy::Always | Policy::UnlessStopped);
     kept_up && !user_stopped && !matches!(phase, Phase::Created | Phase::Removing)
 }
 
 fn problem(state: &State, health: Option<&Health>) -> Option<String> {
-    let cut = |text: &str| -> String {
-        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_WORDS).collect()
-    };
     let ended = || match state.error.as_str() {
         "" => format!("ended with code {}", state.exit_code),
         error => format!("could not be started: {}", cut(error)),

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 /// A container that should run: its restart policy is `always` or `unless-stopped`, it has run before, and nobody
-/// stopped it.
+/// stopped it. Or the machine config declares it, and it couldn't be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpectedContainer {
-    /// Its ID.
+    /// Its ID; empty: it isn't made.
     pub id: String,
     /// Its name.
     pub name: String,

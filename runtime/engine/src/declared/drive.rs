@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::plan::{self, Action, Actual, Run};
-use super::{LABEL, Wanted};
+use super::{LABEL, Wanted, missing};
 use crate::Cancel;
 use crate::container::Container;
 use crate::create::from_store;
@@ -63,8 +63,15 @@ impl Engine {
             pulled: BTreeSet::new(),
             failed: BTreeMap::new(),
         };
+        let open = BTreeMap::new();
+        let missing = missing(&driver.wanted, &|name| self.is_named(name), &open);
+        self.declared_open.set(open, missing);
         let thread = std::thread::Builder::new().name("declared".into()).stack_size(512 * 1024);
         thread.spawn(move || while driver.turn() {}).map(drop).doing(|| "starting the thread for declared containers")
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        self.table().values().any(|container| container.config().name == name)
     }
 
     /// What of the declared containers, networks and volumes isn't as it should be yet, and why.
@@ -101,7 +108,8 @@ impl Driver {
         let subjects: BTreeSet<String> = plan.actions.iter().map(Action::subject).collect();
         self.failed.retain(|subject, _| subjects.contains(subject));
         open.extend(self.failed.iter().map(|(subject, failed)| (subject.clone(), failed.why.clone())));
-        engine.declared_open.set(open);
+        let missing = missing(&self.wanted, &|name| engine.is_named(name), &open);
+        engine.declared_open.set(open, missing);
         if done > 0 {
             return true;
         }

@@ -80,22 +80,43 @@ fn labelled(create: &Value, mark: &str) -> Value {
 
 /// What isn't as it is declared yet, and why.
 #[derive(Default)]
-pub struct Open(Mutex<BTreeMap<String, String>>);
+pub struct Open(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    open: BTreeMap<String, String>,
+    missing: BTreeMap<String, String>,
+}
 
 impl Open {
-    fn set(&self, open: BTreeMap<String, String>) {
+    fn set(&self, open: BTreeMap<String, String>, missing: BTreeMap<String, String>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (what, why) in &open {
-            if known.get(what) != Some(why) {
+            if known.open.get(what) != Some(why) {
                 ::log::info!("declared {what}: {why}");
             }
         }
-        *known = open;
+        *known = Known { open, missing };
     }
 
     /// One line for each.
     pub fn lines(&self) -> Vec<String> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().map(|(what, why)| format!("declared {what}: {why}")).collect()
+        known.open.iter().map(|(what, why)| format!("declared {what}: {why}")).collect()
     }
+
+    /// Containers that aren't made, by name, and why not.
+    pub fn missing(&self) -> BTreeMap<String, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).missing.clone()
+    }
+}
+
+/// Declared containers that aren't there, with the reason: what failed of their image goes before that they wait for it.
+fn missing(wanted: &Wanted, there: &dyn Fn(&str) -> bool, open: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let absent = wanted.containers.iter().map(|container| &container.what).filter(|what| !there(&what.name));
+    let why = |what: &DeclaredContainer| match open.get(&format!("image {}", what.image)) {
+        Some(why) => format!("image {}: {why}", what.image),
+        None => open.get(&format!("container {}", what.name)).cloned().unwrap_or_default(),
+    };
+    absent.map(|what| (what.name.clone(), why(what))).collect()
 }

@@ -44,6 +44,13 @@ pub fn logging(body: &ContainerCreateBody) -> Result<Logging, Error> {
             },
             // What is kept is never compressed, so that nothing is lost by saying so.
             ("json-file" | "local", "compress") if value == "false" || driver == "local" => {}
+            // Nothing of the output is ever dropped; and no attributes are kept beside it.
+            (_, "mode") if value == "blocking" => {}
+            (_, "mode") => return bad(format!("log opt mode={value:.40} isn't supported: only blocking is")),
+            ("json-file", "tag" | "labels" | "labels-regex" | "env" | "env-regex") if value.is_empty() => {}
+            ("json-file", "tag" | "labels" | "labels-regex" | "env" | "env-regex") => {
+                return bad(format!("log opt '{key}' isn't supported: lines of logs have no attributes"));
+            }
             _ => return bad(format!("unknown log opt '{key:.60}' for {driver} log driver")),
         }
     }
@@ -90,6 +97,7 @@ mod tests {
         assert_eq!(keep, Keep { file_bytes: 10 << 20, files: 3 });
         assert_eq!(of(r#"{"Type":"","Config":{}}"#).unwrap(), of(r#"{"Type":"json-file"}"#).unwrap());
         assert_eq!(of(r#"{"Type":"none"}"#).unwrap().keep, NONE);
+        assert!(of(r#"{"Config":{"mode":"blocking","tag":"","labels":""}}"#).is_ok());
     }
 
     #[test]
@@ -100,6 +108,7 @@ mod tests {
             (r#"{"Config":{"max-size":"lots"}}"#, "max-size"),
             (r#"{"Config":{"max-file":"0"}}"#, "max-file"),
             (r#"{"Config":{"tag":"x"}}"#, "'tag'"),
+            (r#"{"Config":{"mode":"non-blocking"}}"#, "mode=non-blocking"),
             (r#"{"Type":"none","Config":{"max-size":"1m"}}"#, "'max-size'"),
             (r#"{"Config":{"max-size":"1g","max-file":"1000"}}"#, "100g"),
         ] {

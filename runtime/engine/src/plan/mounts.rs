@@ -115,8 +115,9 @@ fn from_bind(bind: &str) -> Result<Planned, Error> {
             "shared" | "rshared" | "slave" | "rslave" if source.starts_with('/') => {
                 how.propagation = Some(option.into());
             }
-            // `z` and `Z` are for SELinux, which isn't there; private propagation is what is done anyway.
-            "rw" | "z" | "Z" | "rprivate" | "private" => {}
+            // `z` and `Z` are for SELinux, which isn't there; private propagation is what is done anyway, and how far a
+            // mount may lag behind its source is a matter of Docker's virtual machines.
+            "rw" | "z" | "Z" | "rprivate" | "private" | "cached" | "delegated" | "consistent" => {}
             other => return bad(format!("option {other} of '{bind}' isn't supported yet")),
         }
     }
@@ -200,7 +201,8 @@ fn from_tmpfs(target: &str, options: &str) -> Result<Planned, Error> {
                     words.push(option.into());
                 }
             }
-            "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "noatime" => words.push(option.into()),
+            "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "noatime" | "relatime" | "nodiratime"
+            | "strictatime" | "sync" => words.push(option.into()),
             _ => return bad(format!("tmpfs option {option} of {target} isn't supported")),
         }
     }
@@ -298,6 +300,11 @@ mod tests {
         assert_eq!((host.target.as_str(), host.read_only), ("/data", true));
         assert_eq!(from_bind("db:/data").unwrap().source, Source::Volume("db".into()));
         assert_eq!(from_bind("/data").unwrap().source, Source::Anonymous);
+        for consistency in ["cached", "delegated", "consistent", "ro,cached"] {
+            assert!(from_bind(&format!("/srv:/data:{consistency}")).is_ok(), "{consistency}");
+        }
+        let tmpfs = from_tmpfs("/t", "strictatime,nodiratime,sync,relatime").unwrap().source;
+        assert!(matches!(tmpfs, Source::Tmpfs(words) if words.ends_with(&["sync".into(), "relatime".into()])));
     }
 
     #[test]

@@ -5,6 +5,9 @@ use bollard_stubs::models::{ContainerCreateBody, HostConfig};
 use super::bad;
 use crate::error::Error;
 
+/// Names under which the runtime may be asked for.
+const RUNTIMES: [&str; 4] = ["", "keel", "runc", "io.containerd.runc.v2"];
+
 /// Refuses the first option that can't be honoured.
 pub fn check(body: &ContainerCreateBody) -> Result<(), Error> {
     super::logging::logging(body)?;
@@ -17,7 +20,11 @@ fn check_host_config(host: &HostConfig) -> Result<(), Error> {
     }
     super::devices::check(host)?;
     super::blkio::check(host)?;
-    let refused: [(&str, bool); 18] = [
+    // Clients name the one that they know; there is one.
+    if let Some(name) = host.runtime.as_ref().filter(|name| !RUNTIMES.contains(&name.as_str())) {
+        return bad(format!("unknown or invalid runtime name: {name:.60}"));
+    }
+    let refused: [(&str, bool); 16] = [
         ("--cgroup-parent", filled(host.cgroup_parent.as_ref())),
         ("--cpu-rt-period", set(host.cpu_realtime_period)),
         ("--cpu-rt-runtime", set(host.cpu_realtime_runtime)),
@@ -29,12 +36,10 @@ fn check_host_config(host: &HostConfig) -> Result<(), Error> {
         ("IOMaximumBandwidth", set(host.io_maximum_bandwidth)),
         ("Cgroup", filled(host.cgroup.as_ref())),
         ("--storage-opt", host.storage_opt.as_ref().is_some_and(|options| !options.is_empty())),
-        ("--runtime", filled(host.runtime.as_ref())),
         ("--uts (other than host)", other(host.uts_mode.as_ref(), &["host"])),
         ("--userns (other than host)", other(host.userns_mode.as_ref(), &["host"])),
         ("--volume-driver", other(host.volume_driver.as_ref(), &["local"])),
         ("--isolation", host.isolation.as_ref().is_some_and(|i| !matches!(i.to_string().as_str(), "" | "default"))),
-        ("--oom-score-adj below 0", host.oom_score_adj.is_some_and(|value| value < 0)),
         ("--dns-opt with line breaks", {
             let all = host.dns_options.iter().chain(&host.dns_search).chain(&host.extra_hosts).chain(&host.dns);
             all.flatten().any(|text| text.contains(['\n', '\r', '\0']))
@@ -76,10 +81,18 @@ mod tests {
     }
 
     #[test]
+    fn the_runtime_has_dockers_names_and_processes_may_be_spared_the_lack_of_memory() {
+        for json in [r#"{"Runtime":"runc"}"#, r#"{"Runtime":"io.containerd.runc.v2"}"#, r#"{"OomScoreAdj":-500}"#] {
+            check(&serde_json::from_str(&format!(r#"{{"HostConfig":{json}}}"#)).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
     fn what_is_not_done_is_refused_by_name() {
         for (body, word) in [
             (r#"{"HostConfig":{"CgroupParent":"/x"}}"#, "--cgroup-parent"),
             (r#"{"HostConfig":{"OomKillDisable":true}}"#, "--oom-kill-disable"),
+            (r#"{"HostConfig":{"Runtime":"gvisor"}}"#, "runtime name: gvisor"),
         ] {
             let error = check(&serde_json::from_str(body).unwrap()).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");
