@@ -26,7 +26,7 @@ pub const MAX_API_MINOR: u32 = 47;
 /// Minor version of the oldest one, 1.24.
 pub const MIN_API_MINOR: u32 = 24;
 /// What the audit log has for a route where there is none; the path is the object then.
-const UNROUTED: &str = "(no such endpoint)";
+const UNROUTED: &str = "(not routed)";
 /// Longest path in bytes.
 const MAX_PATH_BYTES: usize = 4096;
 
