@@ -39,7 +39,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("keelctl", &["keel-spec"]),
     ("keel", &["keel-host", "keel-runtime", "keel-updater", "keelctl"]),
     ("keel-image", &["keel-spec"]),
-    ("keel-fuzz", &["keel-spec", "keel-build", "keel-fetch", "keel-updater"]),
+    ("keel-fuzz", &["keel-spec", "keel-build", "keel-fetch", "keel-store", "keel-updater"]),
     ("keel-qemu-tests", &["keel-spec", "keel-image"]),
     ("keel-faults", &[]),
     ("keel-load", &[]),

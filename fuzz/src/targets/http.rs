@@ -5,13 +5,15 @@ use std::net::{Shutdown, TcpListener};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use keel_fetch::multipart::{Multipart, boundary};
 use keel_fetch::{Client, Options, Request, range};
 
 use super::answer;
 use crate::runner::{Run, Target};
 
-pub const TARGETS: [Target; 2] = [
+pub const TARGETS: [Target; 3] = [
     Target { name: "http_range", seeds: range_seeds, make: || Box::new(content_range), share: 1000 },
+    Target { name: "http_ranges", seeds: ranges_seeds, make: || Box::new(ranges), share: 1000 },
     Target { name: "http_answer", seeds: answer_seeds, make: http_answer, share: 50 },
 ];
 
@@ -25,6 +27,29 @@ fn content_range(bytes: &[u8]) -> String {
     let Ok(text) = std::str::from_utf8(bytes) else { return "no text".into() };
     let outcome = range::check(&ASKED, text, Some(10));
     assert!(outcome.is_err() || text.contains("10-19"), "another range is accepted");
+    answer(outcome)
+}
+
+/// A `Content-Type`, then the body that came with it.
+fn ranges_seeds() -> Vec<Vec<u8>> {
+    [
+        "multipart/byteranges; boundary=x\r\n--x\r\nContent-Range: bytes 0-2/99\r\n\r\nabc\r\n--x\r\n\
+         content-range: bytes 5-6/99\r\n\r\nfg\r\n--x--\r\n",
+        "Multipart/ByteRanges; a=b; boundary=\"a b\"\n\r\n--a b\nContent-Range: bytes 0-2/*\n\nabc\n--a b--\n",
+        "text/html; charset=utf-8\n<html>",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+fn ranges(bytes: &[u8]) -> String {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let (kind, body) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let Some(boundary) = boundary(String::from_utf8_lossy(kind).trim_end()) else { return "one range".into() };
+    let mut read = Vec::new();
+    let outcome = Multipart::new(body, &boundary, &[0..3, 5..7]).read_to_end(&mut read);
+    assert!(read.len() <= 5, "more than was asked for");
+    assert!(outcome.is_err() || read.len() == 5, "less than was asked for, and no error");
     answer(outcome)
 }
 

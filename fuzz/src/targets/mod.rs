@@ -5,6 +5,7 @@
 //! - [`disk`]: partition tables, hash trees, UKIs
 //! - [`http`]: answers of web servers, and their ranges
 //! - [`release`]: release descriptions and names
+//! - [`store`]: names, manifests, configs and layers of images
 //! - [`tpm`]: answers of a TPM
 //! - [`tuf`]: metadata of The Update Framework
 
@@ -13,6 +14,7 @@ mod config;
 mod disk;
 mod http;
 mod release;
+mod store;
 mod tpm;
 mod tuf;
 
@@ -20,12 +22,13 @@ use crate::runner::Target;
 
 /// All of them.
 pub fn all() -> Vec<Target> {
-    let rooms: [&[Target]; 7] = [
+    let rooms: [&[Target]; 8] = [
         &build::TARGETS,
         &config::TARGETS,
         &disk::TARGETS,
         &http::TARGETS,
         &release::TARGETS,
+        &store::TARGETS,
         &tpm::TARGETS,
         &tuf::TARGETS,
     ];

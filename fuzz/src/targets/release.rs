@@ -1,5 +1,6 @@
 //! Release descriptions and names, bundles.
 
+use keel_spec::blocks::{BlockList, Digests as _};
 use keel_spec::bundle::{BLOCK_BYTES, INFO_NAME, Reader, header, padding};
 use keel_spec::release::{Release, UkiName, Version};
 use keel_spec::rollout::Rollout;
@@ -9,13 +10,33 @@ use keel_spec::zone::Schedule;
 use super::answer;
 use crate::runner::Target;
 
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target { name: "release", seeds: release_seeds, make: || Box::new(release), share: 1000 },
     Target { name: "uki_name", seeds: name_seeds, make: || Box::new(uki_name), share: 1000 },
+    Target { name: "block_list", seeds: list_seeds, make: || Box::new(block_list), share: 1000 },
     Target { name: "bundle", seeds: bundle_seeds, make: || Box::new(bundle), share: 1000 },
     Target { name: "rollout", seeds: rollout_seeds, make: || Box::new(rollout), share: 1000 },
     Target { name: "time_zone", seeds: zone_seeds, make: || Box::new(zone), share: 1000 },
 ];
+
+/// Lists of contents of one, two and three blocks.
+fn list_seeds() -> Vec<Vec<u8>> {
+    let sha256 = |parts: &[&[u8]]| {
+        let mut digest = [0; 32];
+        parts.iter().for_each(|part| digest.iter_mut().zip(*part).for_each(|(to, from)| *to ^= from));
+        digest
+    };
+    [1, 4097, 12_288].map(|length| BlockList::of(&vec![7; length], &sha256).to_bytes()).to_vec()
+}
+
+fn block_list(bytes: &[u8]) -> String {
+    let outcome = BlockList::parse(bytes.to_vec());
+    if let Ok(list) = &outcome {
+        assert_eq!(list.to_bytes(), bytes, "what is read is written again");
+        assert!(list.blocks() > 0 && list.digest(list.blocks()).is_none() && list.digest(u64::MAX).is_none());
+    }
+    answer(outcome)
+}
 
 fn rollout_seeds() -> Vec<Vec<u8>> {
     let text = r#"{"rollout":{"channels":["stable","lts-2"],"withdrawn":"it eats disks","waves":{

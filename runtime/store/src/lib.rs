@@ -4,6 +4,7 @@
 //! - [`digest`]: SHA-256 digests, and streams that compute them
 //! - [`draft`]: images in the making
 //! - [`error`]: what can go wrong, with Docker's wording where its clients show it
+//! - `fuzzing`: the parsers, for tests that change their input
 //! - [`image`]: what is known of an image
 //! - `layer`: layers: archives in, recipes and objects out
 //! - `load`: archives of `docker save`
@@ -31,6 +32,8 @@ pub mod create;
 pub mod digest;
 pub mod draft;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 mod layer;
 mod load;
