@@ -172,7 +172,8 @@ pub(super) fn config(build: &Build) -> Result<()> {
     for part in ["line 3", "column", "api.listen", "nowhere"] {
         ensure!(problems.contains(part), "the problem doesn't name {part:?}: {problems}");
     }
-    ensure!(machine.console().contains("api.listen"), "the console doesn't name the problem");
+    // The console is a late service.
+    machine.wait_console("api.listen", 0, Duration::from_secs(60)).context("the problem on the console")?;
     host.keelctl_ok(&["poweroff"])?;
     machine.wait_off(Duration::from_secs(90))?;
     drop(machine);

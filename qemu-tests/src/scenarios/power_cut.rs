@@ -58,7 +58,11 @@ pub(super) fn ten_points(build: &Build) -> Result<()> {
         std::thread::sleep(Duration::from_secs(1));
         let begun = std::time::Instant::now();
         while running(&host).ok().as_deref() != Some(SECOND) {
-            ensure!(begun.elapsed() < BOOT_LIMIT, "the whole update after the cuts didn't boot");
+            ensure!(
+                begun.elapsed() < BOOT_LIMIT,
+                "the whole update after the cuts didn't boot; the processor is at:\n{}",
+                machine.whereabouts()
+            );
             std::thread::sleep(Duration::from_millis(500));
         }
     }

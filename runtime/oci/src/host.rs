@@ -25,8 +25,9 @@ const LINKS: [(&str, &str); 6] = [
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
     ("core", "/proc/kcore"),
-    ("ptmx", "pts/ptmx"),
+    (PTMX, "pts/ptmx"),
 ];
+const PTMX: &str = "ptmx";
 /// Folders in `/dev` that something is mounted on.
 const FOLDERS: [&str; 3] = ["pts", "shm", "mqueue"];
 
@@ -191,7 +192,8 @@ fn extra_device(dev: BorrowedFd<'_>, device: &Device, owner: Owner<'_>) -> Resul
     let refuse = |reason: &str| plan::refused("linux.devices", format!("{:?} {reason}", device.path));
     // Those elsewhere are made in the root.
     let Some(name) = planned::under_dev(device) else { return Ok(()) };
-    if DEVICES.iter().any(|(n, ..)| *n == name) {
+    // So are the usual ones; and `ptmx` is a link to the container's own, which Docker's list for `--privileged` names.
+    if name == PTMX || DEVICES.iter().any(|(n, ..)| *n == name) {
         return Ok(());
     }
     let kind = file_type(&device.kind).ok_or_else(|| refuse("has a type other than c, u, b, p"))?;
