@@ -335,7 +335,8 @@ impl Machine {
         answer["icount"].as_u64().with_context(|| format!("QEMU's count of instructions: {answer}"))
     }
 
-    /// Where the processor is, twice: what a machine that says nothing hangs at. For error messages.
+    /// Whether QEMU lets the machine run, and where its processor is, twice: what a machine that says nothing hangs at.
+    /// For error messages.
     pub fn whereabouts(&self) -> String {
         let look = || {
             let command = json!({ "command-line": "info registers" });
@@ -344,9 +345,10 @@ impl Machine {
             let telling = lines.filter(|line| ["RIP=", "CR0="].iter().any(|name| line.contains(name)));
             Ok::<_, anyhow::Error>(telling.map(str::trim).collect::<Vec<_>>().join(" "))
         };
+        let state = || self.ask("query-status").map(|status| status["status"].to_string());
         let first = look();
         std::thread::sleep(Duration::from_millis(500));
-        [first, look()].map(|seen| seen.unwrap_or_else(|error| format!("{error:#}"))).join("\n")
+        [state(), first, look()].map(|seen| seen.unwrap_or_else(|error| format!("{error:#}"))).join("\n")
     }
 
     /// Gives QEMU's monitor a command without arguments.
@@ -390,17 +392,22 @@ pub fn tail(console: &str) -> String {
 }
 
 /// KVM where a guest runs on it, which is found out once. Else software emulation, of one processor: with several,
-/// QEMU 7.2 was seen to break guests that patch their own code.
+/// QEMU 7.2 was seen to break guests that patch their own code. The processor has a thread of its own (`multi`), as it
+/// has for QEMU's users: with the round-robin loop (`single`) machines were seen to stand still after a warm restart,
+/// their clock too.
 pub(crate) fn accelerator(clock: Clock, kernel: &Path) -> Vec<&'static str> {
     static KVM: OnceLock<bool> = OnceLock::new();
     if clock == Clock::Real && *KVM.get_or_init(|| kvm_works(kernel)) {
         return vec!["-accel", "kvm", "-cpu", "host", "-smp", "2"];
     }
-    let mut arguments = vec!["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1"];
-    if clock == Clock::Instructions {
-        arguments.extend(["-icount", "shift=0,sleep=off"]);
+    let processor = ["-cpu", "max", "-smp", "1"];
+    match clock {
+        Clock::Real => [&["-accel", "tcg,thread=multi"][..], &processor].concat(),
+        // Instructions can only be counted in the round-robin loop.
+        Clock::Instructions => {
+            [&["-accel", "tcg,thread=single"][..], &processor, &["-icount", "shift=0,sleep=off"]].concat()
+        }
     }
-    arguments
 }
 
 /// A serial line that keeps what it shows in a file, and that can be typed at through a socket.
