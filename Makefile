@@ -26,7 +26,7 @@ TOOLS     := target/debug
 IMAGE     := $(TOOLS)/keel-image
 PACKAGES  := build-essential busybox-static ca-certificates casync containerd cpio cryptsetup-bin dosfstools e2fsprogs \
              erofs-utils git iproute2 crun kmod mtools nftables openssl ovmf docker-registry podman qemu-system-x86 rauc \
-             runc sbsigntool skopeo squashfs-tools strace swtpm xz-utils zstd util-linux docker-compose apparmor secilc socat
+             runc sbsigntool skopeo squashfs-tools strace swtpm xz-utils zstd util-linux docker-compose apparmor secilc socat uidmap
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 FAULTS    := hang-init never-ready panic-init
@@ -61,9 +61,10 @@ help:
 	@echo 'make clean    removes what was built, but neither keys nor certificates'
 
 # Asks dpkg first, so that it costs nothing when all is there. RUNLEVEL=1: services that come along aren't started.
-# Any `docker` client will do.
+# Any `docker` will do, client and daemon.
 deps:
-	@wanted="$(PACKAGES)"; command -v docker >/dev/null || wanted="$$wanted docker.io"; missing=; \
+	@wanted="$(PACKAGES)"; missing=; \
+	{ command -v docker && { command -v dockerd || ls /usr/sbin/dockerd; }; } >/dev/null 2>&1 || wanted="$$wanted docker.io"; \
 	installed=" $$(dpkg-query -W -f '$${db:Status-Abbrev}$${Package} ' | sed 's/ii  */ /g') "; \
 	for package in $$wanted; do case "$$installed" in *" $$package "*) ;; *) missing="$$missing $$package";; esac; done; \
 	if [ -n "$$missing" ]; then \

@@ -110,6 +110,27 @@ pub fn run(job: &Job) -> Result<Done> {
     Ok(Done { code, output: read("out") })
 }
 
+/// Files of modules in the order in which they can be loaded: what one needs comes before it.
+pub fn with_needs(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
+    let index = folder.join("modules.dep");
+    let text = fs::read_to_string(&index).with_context(|| format!("read {}", index.display()))?;
+    let mut files: Vec<PathBuf> = Vec::new();
+    for name in names {
+        let line = text.lines().find_map(|line| {
+            let (file, needs) = line.split_once(':')?;
+            (file.rsplit('/').next()?.split('.').next()? == *name).then_some((file, needs))
+        });
+        let (file, needs) = line.with_context(|| format!("the kernel has no module {name}"))?;
+        // The index names what is to be loaded first last (modules.dep(5)).
+        for file in needs.split_whitespace().rev().chain([file]).map(|file| folder.join(file)) {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+    }
+    Ok(files)
+}
+
 /// A program and the libraries that it is linked to, as `ldd` finds them, each where it is on the workstation. The
 /// program itself goes to `/bin`.
 pub fn with_libraries(program: &Path) -> Result<BTreeMap<String, PathBuf>> {

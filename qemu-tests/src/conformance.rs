@@ -15,6 +15,8 @@ use crate::policies::{self, Policy};
 const LIMIT: Duration = Duration::from_secs(1200);
 /// MiB of the guest's memory; everything lies in it.
 const MEMORY_MIB: u32 = 1024;
+/// A disk that keeps nothing, for limits on its use.
+const MODULES: [&str; 1] = ["null_blk"];
 
 /// A run of the suite in a guest.
 pub struct Run<'a> {
@@ -36,6 +38,7 @@ pub struct Suite {
     build: PathBuf,
     programs: PathBuf,
     kernel: PathBuf,
+    modules: Vec<PathBuf>,
 }
 
 impl Suite {
@@ -48,8 +51,9 @@ impl Suite {
             let path = programs.join(name);
             ensure!(path.exists(), "{} isn't there: run `make conformance-programs` first", path.display());
         }
-        let kernel = keel_image::inputs::locate(&build.join("inputs")).context("run `make inputs` first")?.kernel;
-        Ok(Self { source: source.to_owned(), build, programs, kernel })
+        let inputs = keel_image::inputs::locate(&build.join("inputs")).context("run `make inputs` first")?;
+        let modules = bare::with_needs(&inputs.modules, &MODULES)?;
+        Ok(Self { source: source.to_owned(), build, programs, kernel: inputs.kernel, modules })
     }
 
     /// Our runtime.
@@ -119,7 +123,7 @@ impl Suite {
             files,
             kernel_words: run.policy.map_or("", |policy| policy.kernel_words),
             policies,
-            modules: Vec::new(),
+            modules: self.modules.clone(),
             command,
             memory_mib: MEMORY_MIB,
             clock: run.clock,

@@ -1,5 +1,6 @@
 //! Container engines of Debian's that are told to use our OCI runtime, unchanged: Podman with `--runtime`, containerd with
-//! `--runc-binary`. Each leads a container through its life, on folders of its own, without network or images.
+//! `--runc-binary`, Docker with `--default-runtime`. Each leads a container through its life, on folders of its own,
+//! without network.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,13 +16,14 @@ const STEP: Duration = Duration::from_millis(20);
 /// The container's program: its shell ends by SIGTERM.
 const SLEEP: [&str; 3] = ["sh", "-c", "trap 'exit 3' TERM; echo begun; while :; do sleep 0.1; done"];
 
-/// Tries both; returns a line for each thing that was seen to work.
+/// Tries all three; returns a line for each thing that was seen to work.
 pub fn try_all(runtime: &Path, dir: &Path) -> Result<Vec<String>> {
     let _ = fs::remove_dir_all(dir);
     fs::create_dir_all(dir)?;
     let rootfs = rootfs(dir)?;
     let mut done = podman(runtime, dir, &rootfs).context("podman")?;
     done.extend(containerd(runtime, dir, &rootfs).context("containerd")?);
+    done.extend(docker(runtime, dir, &rootfs).context("docker")?);
     Ok(done)
 }
 
@@ -152,13 +154,41 @@ fn pause(podman: &mut Client) -> Result<()> {
     podman.see(&["inspect", "--format={{.State.Status}}", "lives"], 0, "running").map(drop)
 }
 
-/// containerd, killed when dropped.
+/// An engine's daemon, asked to end when dropped: it may have further ones to end.
 struct Daemon(Child);
+
+impl Daemon {
+    /// Starts it; what it says goes to a file. `package`: of which it is.
+    fn start(command: &mut Command, log: &Path, package: &str) -> Result<Self> {
+        let log = File::create(log)?;
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        let missing =
+            || format!("run {:?}: is the package {package} installed? `make deps` does it", command.get_program());
+        child.with_context(missing).map(Self)
+    }
+}
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < READY && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(STEP);
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// What an engine did, or why not, with the end of its daemon's log.
+fn told(lived: Result<()>, done: Vec<String>, log: &Path) -> Result<Vec<String>> {
+    match lived {
+        Ok(()) => Ok(done),
+        Err(error) => {
+            bail!("{error:#}\n{}", crate::machine::tail(&fs::read_to_string(log).unwrap_or_default()))
+        }
     }
 }
 
@@ -168,16 +198,11 @@ fn containerd(runtime: &Path, dir: &Path, rootfs: &Path) -> Result<Vec<String>> 
     let config = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.btrfs\", \
                   \"io.containerd.snapshotter.v1.zfs\", \"io.containerd.snapshotter.v1.devmapper\"]\n";
     fs::write(path("containerd.toml"), config)?;
-    let log = File::create(path("containerd.log"))?;
-    let child = Command::new("containerd")
-        .args(["--config", &path("containerd.toml"), "--address", &path("containerd.sock")])
-        .args(["--root", &path("containerd"), "--state", &path("containerd-state")])
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .context("run containerd: is the package containerd installed? `make deps` does it")?;
-    let _daemon = Daemon(child);
+    let log = dir.join("containerd.log");
+    let mut command = Command::new("containerd");
+    command.args(["--config", &path("containerd.toml"), "--address", &path("containerd.sock")]);
+    command.args(["--root", &path("containerd"), "--state", &path("containerd-state")]);
+    let _daemon = Daemon::start(&mut command, &log, "containerd")?;
     let words = ["--address", &path("containerd.sock")].map(str::to_owned).to_vec();
     let mut ctr = Client { program: "ctr", words, variables: Vec::new(), done: Vec::new() };
     ctr.until(&["version"], "Server")
@@ -211,13 +236,76 @@ fn containerd(runtime: &Path, dir: &Path, rootfs: &Path) -> Result<Vec<String>> 
         let _ = ctr.call(&["task", "rm", "-f", "lives"]);
         let _ = ctr.call(&["container", "rm", "lives"]);
     }
-    match lived {
-        Ok(()) => Ok(ctr.done),
-        Err(error) => {
-            bail!(
-                "{error:#}\n{}",
-                crate::machine::tail(&fs::read_to_string(path("containerd.log")).unwrap_or_default())
-            )
-        }
+    told(lived, ctr.done, &log)
+}
+
+/// In namespaces of its own, so that it touches neither the machine's mounts nor its network.
+fn docker(runtime: &Path, dir: &Path, rootfs: &Path) -> Result<Vec<String>> {
+    let path = |name: &str| dir.join(name).display().to_string();
+    let (socket, log) = (format!("unix://{}", path("docker.sock")), dir.join("dockerd.log"));
+    let mut command = Command::new("unshare");
+    // Not in PATH for everybody.
+    command.args([
+        "--mount",
+        "--net",
+        "env",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "dockerd",
+    ]);
+    command.args(["--add-runtime", &format!("keel-oci={}", runtime.display()), "--default-runtime=keel-oci"]);
+    command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--storage-driver=vfs"]);
+    command.args([
+        "--data-root",
+        &path("docker"),
+        "--exec-root",
+        &path("docker-run"),
+        "--pidfile",
+        &path("docker.pid"),
+    ]);
+    let _daemon = Daemon::start(command.args(["--host", &socket]), &log, "docker.io")?;
+    let words = ["--host", &socket].map(str::to_owned).to_vec();
+    let variables = vec![("DOCKER_CONFIG".to_owned(), path("docker-config"))];
+    let mut docker = Client { program: "docker", words, variables, done: Vec::new() };
+    let lived = docker.until(&["version"], "Server").and_then(|()| docker_life(&mut docker, dir, rootfs));
+    told(lived, docker.done, &log)
+}
+
+fn docker_life(docker: &mut Client, dir: &Path, rootfs: &Path) -> Result<()> {
+    let archive = dir.join("rootfs.tar").display().to_string();
+    let packed = Command::new("tar").arg("-C").arg(rootfs).args(["-cf", &archive, "."]).status().context("run tar")?;
+    ensure!(packed.success(), "tar failed");
+    docker.see(&["import", &archive, "box"], 0, "sha256:")?;
+    let run = |options: &[&'static str], command: &[&'static str]| {
+        [&["run", "--network=none"], options, &["box"], command].concat()
+    };
+    for (options, command, code, printed) in [
+        (&["--rm"][..], &["sh", "-c", "id -u; exit 5"][..], 5, "0"),
+        (&["--rm"], &["no-such-program"], 127, "no-such-program"),
+        (&["--rm", "--read-only", "--user=7:8"], &["id"], 0, "uid=7"),
+        (&["--rm", "--tty"], &["tty"], 0, "/dev/"),
+        (&["--rm", "--init"], &["cat", "/proc/1/comm"], 0, "docker-init"),
+        (&["--rm", "--privileged"], &["ls", "/dev/ptmx"], 0, "/dev/ptmx"),
+        (&["--rm", "--volume=kept:/kept"], &["sh", "-c", "echo kept >/kept/file"], 0, ""),
+        (&["--rm", "--volume=kept:/kept"], &["cat", "/kept/file"], 0, "kept"),
+        (&["--detach", "--name=lives"], &SLEEP, 0, ""),
+    ] {
+        docker.see(&run(options, command), code, printed)?;
     }
+    docker.until(&["logs", "lives"], "begun")?;
+    docker.see(&["inspect", "--format={{.State.Status}} {{.HostConfig.Runtime}}", "lives"], 0, "running keel-oci")?;
+    docker.see(&["exec", "lives", "echo", "inside"], 0, "inside")?;
+    docker.see(&["exec", "lives", "sh", "-c", "exit 9"], 9, "")?;
+    docker.see(&["exec", "-t", "lives", "tty"], 0, "/dev/")?;
+    docker.see(&["top", "lives"], 0, "PID")?;
+    docker.see(&["pause", "lives"], 0, "")?;
+    docker.see(&["inspect", "--format={{.State.Status}}", "lives"], 0, "paused")?;
+    docker.see(&["unpause", "lives"], 0, "")?;
+    docker.see(&["restart", "lives"], 0, "")?;
+    docker.see(&["stop", "lives"], 0, "lives")?;
+    docker.see(&["inspect", "--format={{.State.Status}} {{.State.ExitCode}}", "lives"], 0, "exited 3")?;
+    docker.see(&["start", "lives"], 0, "lives")?;
+    docker.see(&["rm", "-f", "lives"], 0, "")?;
+    let left = docker.see(&["ps", "-a", "-q"], 0, "")?;
+    ensure!(left.trim().is_empty(), "containers are left: {left}");
+    Ok(())
 }

@@ -40,7 +40,7 @@ pub fn run(init: &Path) -> Result<Done> {
         files,
         kernel_words: "",
         policies: BTreeMap::new(),
-        modules: with_needs(&inputs.modules, &MODULES)?,
+        modules: bare::with_needs(&inputs.modules, &MODULES)?,
         command: vec![format!("/bin/{name}"), "--ignored".into(), "--test-threads=1".into(), "--nocapture".into()],
         memory_mib: MEMORY_MIB,
         clock: Clock::Real,
@@ -70,25 +70,4 @@ fn make_disk(path: &Path) -> Result<()> {
     let output = command.output().context("run mkfs.ext4: is the package e2fsprogs installed?")?;
     ensure!(output.status.success(), "mkfs.ext4: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
-}
-
-/// Files of modules in the order in which they can be loaded: what one needs comes before it.
-fn with_needs(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
-    let index = folder.join("modules.dep");
-    let text = fs::read_to_string(&index).with_context(|| format!("read {}", index.display()))?;
-    let mut files: Vec<PathBuf> = Vec::new();
-    for name in names {
-        let line = text.lines().find_map(|line| {
-            let (file, needs) = line.split_once(':')?;
-            (file.rsplit('/').next()?.split('.').next()? == *name).then_some((file, needs))
-        });
-        let (file, needs) = line.with_context(|| format!("the kernel has no module {name}"))?;
-        // The index names what is to be loaded first last (modules.dep(5)).
-        for file in needs.split_whitespace().rev().chain([file]).map(|file| folder.join(file)) {
-            if !files.contains(&file) {
-                files.push(file);
-            }
-        }
-    }
-    Ok(files)
 }

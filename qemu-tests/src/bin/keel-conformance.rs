@@ -1,6 +1,6 @@
 //! Runs the OCI runtime's conformance suite:
-//! `keel-conformance [--peers] [--table | --quiet] [--host | --guest] [NAME-PART...]`, or with `--engines` Podman and
-//! containerd with our runtime.
+//! `keel-conformance [--peers] [--table | --quiet] [--host | --guest] [NAME-PART...]`, or with `--engines` Podman,
+//! containerd and Docker with our runtime.
 //!
 //! Without `--host` or `--guest` it runs in both places: on the workstation what that allows, then in bare guests what
 //! needs one: cgroup v2 and AppArmor in one, SELinux, which excludes AppArmor, in another.

@@ -1,5 +1,6 @@
 //! Filters of images, as `docker images --filter` and `docker image prune --filter` send them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use keel_store::{Image, Store};
@@ -59,12 +60,26 @@ impl Filters {
         self.before_unix_s = Some(self.before_unix_s.map_or(unix_s, |other| other.min(unix_s)));
     }
 
+    /// Whether a pattern fits the name.
+    fn names(&self, name: &str) -> bool {
+        self.references.iter().any(|pattern| reference_fits(pattern, name))
+    }
+
+    /// The image with those of its names that are asked for, as Docker shows it.
+    pub fn named<'a>(&self, image: &'a Image) -> Cow<'a, Image> {
+        if self.references.is_empty() {
+            return Cow::Borrowed(image);
+        }
+        let mut image = image.clone();
+        image.tags.retain(|name| self.names(name));
+        image.digests.retain(|name| self.names(name));
+        Cow::Owned(image)
+    }
+
     /// Whether an image is meant.
     pub fn fit(&self, image: &Image) -> bool {
-        let names = || image.tags.iter().chain(&image.digests);
-        let fits_name = |pattern: &String| names().any(|name| reference_fits(pattern, name));
         let created = created_unix_s(image);
-        (self.references.is_empty() || self.references.iter().any(fits_name))
+        (self.references.is_empty() || image.tags.iter().chain(&image.digests).any(|name| self.names(name)))
             && self.labels.iter().all(|wanted| label_fits(wanted, image))
             && !self.not_labels.iter().any(|unwanted| label_fits(unwanted, image))
             && self.dangling.is_none_or(|dangling| dangling == image.tags.is_empty())

@@ -50,7 +50,9 @@ pub async fn list(call: Call) -> Answer {
             let shared = shared.as_ref().and_then(|shared| shared.get(&image.id).copied());
             summary(image, used.get(&image.id.to_string()).copied().unwrap_or(0), shared, call.api_minor)
         };
-        Ok(store.images().iter().filter(|image| filters.fit(image)).map(summary).collect::<Vec<_>>())
+        let images = store.images();
+        let shown = images.iter().filter(|image| filters.fit(image));
+        Ok(shown.map(|image| summary(&filters.named(image))).collect::<Vec<_>>())
     })
     .await?;
     Ok(json(StatusCode::OK, &images))

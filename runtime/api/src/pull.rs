@@ -14,29 +14,31 @@ use crate::registry_auth;
 use crate::respond::{ChannelBody, Failure, Producer, json, stream};
 use crate::router::Answer;
 
-/// `POST /images/create`: `fromImage` pulls, `fromSrc=-` imports the request's body.
+/// `POST /images/create`: `fromImage` pulls, `fromSrc` imports, from the request's body (`-`) or from an address.
 pub async fn create(call: Call) -> Answer {
     if call.query.text("fromImage").is_some() {
         return pull(call).await;
     }
     match call.query.text("fromSrc") {
-        Some("-") => import(call).await,
-        Some(_) => Err(Failure::unsupported("images are imported from the request's body only: fromSrc=-")),
+        Some(_) => import(call).await,
         None => Err(Failure::bad_request("fromImage or fromSrc is wanted")),
     }
 }
 
 async fn pull(call: Call) -> Answer {
     let name = call.query.text("fromImage").unwrap_or_default();
-    let reference = one_image(name, call.query.text("tag"))?;
+    let (reference, all) = wanted(name, call.query.text("tag"))?;
     let platform = call.query.text("platform").map(str::to_owned);
     let auth = registry_auth::read(call.head.headers())?;
     let auth = auth.or_else(|| keel_engine::auth_of(&call.context.settings.registry.logins, &reference));
     let engine = call.context.engine.clone();
     streamed(call.context, move |store, progress| {
         let pull = Pull { auth: auth.as_ref(), platform: platform.as_deref() };
-        store.pull(&reference, &pull, progress)?;
-        engine.tell_moved("pull", &reference);
+        let names = if all { store.tagged(&reference, auth.as_ref())? } else { vec![reference] };
+        for name in names {
+            store.pull(&name, &pull, progress)?;
+            engine.tell_moved("pull", &name);
+        }
         Ok(Vec::new())
     })
     .await
@@ -48,10 +50,14 @@ async fn import(call: Call) -> Answer {
     let mut config = ImageConfig::default();
     keel_build::settings::apply_all(&mut config, &changes).map_err(Failure::bad_request)?;
     let import = Import { name, message: call.query.text("message").unwrap_or_default().to_owned(), config };
+    let address = call.query.text("fromSrc").filter(|source| *source != "-").map(address);
     let mut body = BodyReader::new(call.body);
     let engine = call.context.engine.clone();
-    streamed(call.context, move |store, _| {
-        let id = store.import(&mut body, &import)?;
+    streamed(call.context, move |store, progress| {
+        let id = match address {
+            None => store.import(&mut body, &import)?,
+            Some(address) => store.import_from(&address, &import, progress)?,
+        };
         engine.tell_of_image("import", &id);
         Ok(vec![json!({ "status": id.to_string() })])
     })
@@ -160,17 +166,15 @@ fn bar(current: u64, total: u64) -> String {
     if total == 0 { mib(current) } else { format!("{} of {}", mib(current), mib(total)) }
 }
 
-/// What is to be pulled. A name alone asks for all tags (Docker Engine API, "Create an image"), as `docker pull -a` does:
-/// to pull one of them instead would be another answer than the one asked for.
-fn one_image(name: &str, tag: Option<&str>) -> Result<Reference, Failure> {
-    let one = reference(name, tag)?;
+/// An address without a scheme is one of HTTP, as with Docker.
+fn address(source: &str) -> String {
+    if source.contains("://") { source.to_owned() } else { format!("http://{source}") }
+}
+
+/// What is to be pulled. A name alone asks for all tags (Docker Engine API, "Create an image"), as `docker pull -a` does.
+fn wanted(name: &str, tag: Option<&str>) -> Result<(Reference, bool), Failure> {
     let last = name.rsplit('/').next().unwrap_or(name);
-    if tag.is_none() && !last.contains([':', '@']) {
-        return Err(Failure::unsupported(format!(
-            "all tags of an image aren't pulled at once: name the one that is wanted, such as {one}"
-        )));
-    }
-    Ok(one)
+    Ok((reference(name, tag)?, tag.is_none() && !last.contains([':', '@'])))
 }
 
 /// A name, with the tag or digest that came beside it.
@@ -192,17 +196,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_image_is_pulled_at_a_time_and_all_tags_are_refused() {
+    fn a_name_alone_asks_for_all_tags() {
         let digest = format!("sha256:{}", "a".repeat(64));
-        let named =
-            |name: &str, tag| one_image(name, tag).map(|one| one.to_string()).map_err(|failure| failure.message);
-        assert_eq!(named("r.example:5000/a", Some("1")), Ok("r.example:5000/a:1".into()));
-        assert_eq!(named("a:1", None), Ok("a:1".into()));
-        assert_eq!(named(&format!("a@{digest}"), None), Ok(format!("a@{digest}")));
-        for name in ["a", "r.example:5000/a"] {
-            let refused = named(name, None).unwrap_err();
-            assert!(refused.contains(&format!("{name}:latest")), "{refused}");
-        }
+        let named = |name: &str, tag| wanted(name, tag).map(|(one, all)| (one.to_string(), all)).unwrap();
+        assert_eq!(named("r.example:5000/a", Some("1")), ("r.example:5000/a:1".into(), false));
+        assert_eq!(named("a:1", None), ("a:1".into(), false));
+        assert_eq!(named(&format!("a@{digest}"), None), (format!("a@{digest}"), false));
+        assert!(named("a", None).1 && named("r.example:5000/a", None).1);
+    }
+
+    #[test]
+    fn an_address_has_a_scheme() {
+        assert_eq!(address("a.example/root.tar.xz"), "http://a.example/root.tar.xz");
+        assert_eq!(address("https://a.example/root.tar"), "https://a.example/root.tar");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The daemon is killed at random instants under load, again and again. Containers run on, exit codes and logs are
-//! complete, and nothing half-made stays. `KEEL_KILLS` says how often (200 is the long run), `KEEL_SEED` repeats one.
+//! complete, and nothing half-made stays. `KEEL_KILLS` says how often, `KEEL_SEED` repeats one run.
 
 mod common;
 
@@ -15,7 +15,7 @@ use common::{wait_for_socket, wait_until};
 use keel_spec::control::LISTENER_PREFIX;
 
 /// Kills unless it is said otherwise.
-const KILLS: u64 = 30;
+const KILLS: u64 = 200;
 /// Parallel clients.
 const CLIENTS: u64 = 3;
 /// Longest life of a daemon, milliseconds.

@@ -22,7 +22,7 @@ use crate::plan::{self, Plan, ProcessPlan};
 use crate::planned::{HostMount, What};
 use crate::spec::{Linux, NamespaceKind, Process, Spec};
 use crate::sys::{self, Fork};
-use crate::{Error, cgroup, limits, mounts, procfs, schedule, steps, userns};
+use crate::{Error, cgroup, limits, mounts, procfs, rdt, schedule, steps, userns};
 
 /// How long the child may take for each message: seconds, because an emulated machine is slow.
 const STEP_TIMEOUT_S: u64 = 60;
@@ -117,6 +117,7 @@ impl Child<'_> {
             socket: ours,
             parent: self.parent,
             cgroup: guard,
+            class: rdt::Guard::default(),
             program: process.args.first().cloned().unwrap_or_default(),
             terminal: None,
             started: false,
@@ -148,8 +149,9 @@ pub fn create_with(c: Create<'_>, extras: Extras<'_>) -> Result<Created, Error> 
     sys::mount_setattr(c.rootfs, true, 0, 0, libc::MS_SLAVE, None).host(|| "keep mounts in the container".into())?;
     let child =
         Child { id: c.id, flags: clone_flags(c.spec), cgroup, stdio, parent: c.parent, init: c.init, mapped, joined };
-    let created = child.make(&plan.process)?;
+    let mut created = child.make(&plan.process)?;
     steps::mark("clone");
+    created.class = rdt::enter(c.spec, c.id, created.pid)?;
     prepare(&created, &c.spec.process, c.spec.has_new(NamespaceKind::User).then_some(&c.spec.linux), confined)?;
     created.go()?;
     steps::mark("map users, set limits");

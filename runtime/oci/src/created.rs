@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::create::Parent;
 use crate::error::Step;
 use crate::wire::{self, Reply};
-use crate::{Error, cgroup, steps};
+use crate::{Error, cgroup, rdt, steps};
 
 /// How long a killed child is waited for.
 const KILL_TIMEOUT_S: i64 = 5;
@@ -27,6 +27,7 @@ pub struct Created {
     pub(crate) socket: OwnedFd,
     pub(crate) parent: Parent,
     pub(crate) cgroup: CgroupGuard,
+    pub(crate) class: rdt::Guard,
     pub(crate) program: String,
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) started: bool,
@@ -74,8 +75,7 @@ impl Created {
             // Its end of the socket closed at the execution, or because it died. Only the former is a start, but a
             // program may also end before it could be asked: its exit tells which, to whoever reaps it.
             None => {
-                self.started = true;
-                self.cgroup.0 = None;
+                self.keep();
                 Ok(())
             }
             Some((other, _)) => Err(self.failure(other)),
@@ -107,8 +107,14 @@ impl Created {
 
     /// Lets it wait for [`start_at`], without this process.
     pub fn leave(mut self) {
+        self.keep();
+    }
+
+    /// Nothing is undone any more.
+    fn keep(&mut self) {
         self.started = true;
         self.cgroup.0 = None;
+        self.class.keep();
     }
 
     /// Waits until everything is set up.

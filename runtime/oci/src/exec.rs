@@ -9,7 +9,7 @@ use crate::error::Step;
 use crate::host::Owner;
 use crate::plan;
 use crate::spec::{Process, Spec};
-use crate::{Error, affinity, cgroup, userns};
+use crate::{Error, affinity, cgroup, rdt, userns};
 
 /// What a further process is made from.
 pub struct Exec<'a> {
@@ -72,6 +72,7 @@ pub fn exec_with(e: Exec<'_>, extras: Extras<'_>) -> Result<Created, Error> {
     let affinity = affinity::of(e.process)?;
     let created = affinity.while_made(|| child.make(&plan.process))?;
     affinity.apply(created.pid())?;
+    rdt::join(e.spec, e.id, created.pid())?;
     create::prepare(&created, e.process, None, confined)?;
     created.go()?;
     let mut plan = plan;

@@ -22,6 +22,7 @@
 //! - `mounts`: mounts that the child makes
 //! - `options`: mount(8)'s words
 //! - `plan`: the configuration, validated, as data
+//! - `rdt`: classes of cache and memory bandwidth
 //! - `schedule`: scheduling and I/O priority
 //! - [`seccomp`]: the default system call filter, and the compiler of filters
 //! - [`spec`]: `config.json` as types
@@ -68,6 +69,7 @@ mod plan;
 mod planned;
 mod procfs;
 mod program;
+mod rdt;
 mod schedule;
 pub mod seccomp;
 mod signals;

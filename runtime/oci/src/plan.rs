@@ -8,7 +8,7 @@ use crate::options::{self, Propagation};
 use crate::planned::{self, HostMount};
 use crate::seccomp::{self, Insn};
 use crate::spec::{Hook, IdMapping, NamespaceKind, Process, Rlimit, Spec};
-use crate::{Error, affinity, labels, limits, schedule, wire};
+use crate::{Error, affinity, labels, limits, rdt, schedule, wire};
 
 /// Most mounts of a container: each may need a descriptor in one message, beside root and `/dev`.
 const MAX_MOUNTS: usize = wire::MAX_FDS - 2;
@@ -217,9 +217,7 @@ fn check(spec: &Spec) -> Result<(), Error> {
             return Err(refused("hooks", format!("the time-out of {} must be positive", hook.path)));
         }
     }
-    if spec.linux.intel_rdt.is_some() {
-        return Err(refused("linux.intelRdt", "isn't supported".into()));
-    }
+    spec.linux.intel_rdt.as_ref().map_or(Ok(()), rdt::check)?;
     if spec.has_new(NamespaceKind::User) {
         mapping("linux.uidMappings", &spec.linux.uid_mappings)?;
         mapping("linux.gidMappings", &spec.linux.gid_mappings)?;

@@ -10,13 +10,18 @@ use crate::error::Step;
 use crate::spec::{IdMapping, Spec};
 use crate::{Error, procfs, sys};
 
-/// Makes a user namespace with these mappings. A process that lives as long as it takes carries it there.
+/// Makes a user namespace with these mappings.
 pub(crate) fn make(uids: &[IdMapping], gids: &[IdMapping]) -> io::Result<OwnedFd> {
+    make_mapped(|pid| write_maps(pid, uids, gids))
+}
+
+/// Makes a user namespace, whose mappings are written by `map` for a process in it. That process lives as long as it takes.
+pub(crate) fn make_mapped<E: From<io::Error>>(map: impl FnOnce(u32) -> Result<(), E>) -> Result<OwnedFd, E> {
     let carrier = sys::Carrier::new()?;
     let pid = carrier.pid();
-    write_maps(pid, uids, gids)?;
+    map(pid)?;
     let path = format!("/proc/{pid}/ns/user");
-    Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)?)
 }
 
 /// Whether this process is in a user namespace other than the initial one, without the host's rights: it can make no device

@@ -113,13 +113,49 @@ fn a_user_leads_a_container_through_its_whole_life() {
     assert_eq!(left_over(&bundle.0, "own"), Vec::<String>::new());
 }
 
+/// Ten more IDs of each kind.
+fn with_more(mut spec: Spec) -> Spec {
+    for lines in [&mut spec.linux.uid_mappings, &mut spec.linux.gid_mappings] {
+        lines.push(IdMapping { container_id: 1, host_id: 200_000, size: 10 });
+    }
+    spec
+}
+
+#[test]
+fn a_user_has_the_further_ids_that_it_is_given() {
+    let bundle = Own::new();
+    let ids = bundle.0.dir.path().join("ids");
+    std::fs::write(&ids, format!("{USER}:200000:10\n")).unwrap();
+    let mut spec = with_more(own("id -u; id -g; cat /proc/self/uid_map; echo y >/tmp/made"));
+    (spec.process.user.uid, spec.process.user.gid) = (7, 8);
+    std::fs::set_permissions(bundle.0.image.path("tmp"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    bundle.0.configure(&spec);
+    // The files that say whose IDs are whose, for this process and those below it.
+    let script = "mount --bind $0 /etc/subuid && mount --bind $0 /etc/subgid && \
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$@\"";
+    let inner = bundle.command(&["run", "own"]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--", "sh", "-c", script]).arg(&ids).arg(inner.get_program()).args(inner.get_args());
+    command.env("XDG_RUNTIME_DIR", bundle.0.dir.path()).current_dir(bundle.0.dir.path());
+    let output = command.output().expect("these tests need util-linux");
+    let (out, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}: is the package uidmap installed? `make deps` does it");
+    let words: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words, [vec!["7"], vec!["8"], vec!["0", "65534", "1"], vec!["1", "200000", "10"]], "{out}");
+    let made = std::fs::metadata(bundle.0.image.path("tmp/made")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 200_006, "user 7");
+    assert_eq!(left_over(&bundle.0, "own"), Vec::<String>::new());
+}
+
 #[test]
 fn what_only_root_may_is_refused_in_words() {
     let bundle = Own::new();
-    let mut more = own("true");
-    more.linux.uid_mappings[0].size = 10;
-    let (code, _, said) = bundle.run(&more);
-    assert!(code != Some(0) && said.contains("can only map itself"), "{said}");
+    let mut other = own("true");
+    other.linux.uid_mappings[0].host_id = 1;
+    let (code, _, said) = bundle.run(&other);
+    assert!(code != Some(0) && said.contains("0 must be user 65534"), "{said}");
+    let (code, _, said) = bundle.run(&with_more(own("true")));
+    assert!(code != Some(0) && said.contains("newuidmap gives no such IDs") && said.contains("/etc/subuid"), "{said}");
     let (code, _, said) = bundle.run(&common::host_users(own("true")));
     assert!(code != Some(0) && said.contains("with a user namespace"), "{said}");
     let mut memory = own("true");

@@ -26,6 +26,8 @@ pub enum Status {
         /// Bytes in all, 0: unknown.
         total: u64,
     },
+    /// An archive comes in from this address.
+    DownloadingFrom(String),
     /// Bytes of an archive are unpacked.
     Loading {
         /// Bytes so far.
@@ -84,6 +86,7 @@ impl Status {
             Self::PullingLayer => "Pulling fs layer".into(),
             Self::AlreadyExists => "Already exists".into(),
             Self::Downloading { .. } => "Downloading".into(),
+            Self::DownloadingFrom(address) => format!("Downloading from {address}"),
             Self::Loading { .. } => "Loading layer".into(),
             Self::PushingTo(repository) => format!("The push refers to repository [{repository}]"),
             Self::Preparing => "Preparing".into(),

@@ -1,13 +1,19 @@
 //! What the store does with registries, and what the machine config allows of it.
 
+use keel_fetch::{Request, Response};
+
+use crate::create::Import;
 use crate::digest::{Digest, ImageId};
 use crate::error::Error;
 use crate::image::Image;
-use crate::progress::Progress;
+use crate::progress::{Progress, Status};
 use crate::reference::Reference;
 use crate::registry::look::{Distribution, SearchResult};
 use crate::registry::{credentials, look, pull, push, signature};
 use crate::store::Store;
+
+/// Most bytes that an import fetches.
+const MAX_IMPORT_BYTES: u64 = 64 << 30;
 
 /// How an image is pulled.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +71,26 @@ impl Store {
     /// Looks up what a registry has under a name.
     pub fn distribution(&self, reference: &Reference, auth: Option<&Auth>) -> Result<Distribution, Error> {
         look::distribution(self, reference, auth)
+    }
+
+    /// Imports an archive from an address, by way of the machine config's proxies.
+    pub fn import_from(
+        &self,
+        address: &str,
+        import: &Import,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<ImageId, Error> {
+        let failed = |source| Error::Fetch { reference: address.to_owned(), source };
+        let response = self.http().get(&Request::new(address, MAX_IMPORT_BYTES)).and_then(Response::success);
+        let mut response = response.map_err(failed)?;
+        progress(Progress { id: None, status: Status::DownloadingFrom(address.to_owned()) });
+        self.import(&mut response.body, import)
+    }
+
+    /// The names of all images that a registry has under a name, by tag.
+    pub fn tagged(&self, name: &Reference, auth: Option<&Auth>) -> Result<Vec<Reference>, Error> {
+        let tags = look::tags(self, name, auth)?;
+        tags.iter().map(|tag| Ok(name.with_tag(tag)?)).collect()
     }
 
     /// Searches a registry, Docker's unless the term begins with another.

@@ -59,6 +59,7 @@ pub(super) fn run(args: &Args) -> Result<u8> {
             let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
             let _ = wait::reap(pidfd.as_fd());
         }
+        super::signal::release_class(&bundle.spec, id)?;
         super::signal::clear_away(&folder, cgroup.as_deref())?;
         let state = State::json(&bundle.spec, id, &bundle.path.to_string_lossy(), "stopped", 0);
         super::signal::poststop(args, &bundle.spec, &state);

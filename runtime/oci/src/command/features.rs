@@ -34,7 +34,7 @@ pub(super) fn features() -> Result<u8> {
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false },
+            "intelRdt": { "enabled": true },
             "mountExtensions": { "idmap": { "enabled": true } },
         },
         "annotations": { "org.keel.oci.version": env!("CARGO_PKG_VERSION") },

@@ -11,7 +11,7 @@ use super::report::{self, Doing, Failure};
 use super::{Result, place};
 use crate::hooks::State;
 use crate::spec::{NamespaceKind, Spec};
-use crate::{cgroup, open_pidfd, signals};
+use crate::{cgroup, open_pidfd, rdt, signals};
 
 /// How long a killed process may take to end.
 const END_TIMEOUT_S: i64 = 10;
@@ -83,6 +83,9 @@ pub(super) fn delete(args: &Args) -> Result<u8> {
     }
     crate::steps::mark("read the record, see the end");
     let spec = container.spec();
+    if let Ok(spec) = &spec {
+        release_class(spec, id)?;
+    }
     clear_away(&container.folder, container.record.cgroup.as_deref())?;
     if let Ok(spec) = spec {
         poststop(args, &spec, &State::json(&spec, id, &container.record.bundle, "stopped", 0));
@@ -109,6 +112,11 @@ pub(super) fn clear_away(folder: &Folder, cgroup: Option<&Path>) -> Result<()> {
     let removed = folder.remove();
     crate::steps::mark("remove the folder");
     removed
+}
+
+/// Removes the container's own class of cache and memory bandwidth.
+pub(super) fn release_class(spec: &Spec, id: &str) -> Result<()> {
+    rdt::release(spec, id).doing(|| format!("remove what linux.intelRdt made for container {id}"))
 }
 
 /// Runs the hooks that come after the deletion; a failure is told and changes nothing (runtime.md, lifecycle step 13).

@@ -48,7 +48,7 @@ pub struct Linux {
     /// Clock offsets of a new time namespace: `monotonic`, `boottime`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
-    /// Intel's cache and bandwidth allocation: refused.
+    /// Intel's cache and bandwidth allocation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<IntelRdt>,
     /// Propagation of the root, `private` (default), `slave` ….
@@ -148,7 +148,19 @@ pub struct TimeOffset {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct IntelRdt {
-    /// Class of service.
+    /// Class of service; `None`: one of the container's own, which has its ID for a name.
     #[serde(rename = "closID", skip_serializing_if = "Option::is_none")]
     pub clos_id: Option<String>,
+    /// Lines for the cache in the kernel's file `schemata`, such as `L3:0=ff;1=f`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l3_cache_schema: Option<String>,
+    /// Lines for the memory's bandwidth, such as `MB:0=20;1=70`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mem_bw_schema: Option<String>,
+    /// Whether the use of the cache is counted.
+    #[serde(rename = "enableCMT", skip_serializing_if = "std::ops::Not::not")]
+    pub enable_cmt: bool,
+    /// Whether the use of the memory's bandwidth is counted.
+    #[serde(rename = "enableMBM", skip_serializing_if = "std::ops::Not::not")]
+    pub enable_mbm: bool,
 }

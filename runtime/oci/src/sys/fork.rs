@@ -1,8 +1,9 @@
 //! The child, from clone3 to the execution of this program in it.
 //!
 //! Namespaces that exist are joined by a helper process that then makes the child, where they only take effect for
-//! children (process IDs), or where a new user namespace would have no right to join them. Those of a running container
-//! are joined later, by the executed program: see [`super::join`].
+//! children (process IDs), or where a new user namespace would have no right to join them. A time namespace can be joined
+//! only by who shares memory with nobody: by the child. Those of a running container are joined later, by the executed
+//! program: see [`super::join`].
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -41,12 +42,16 @@ pub(crate) struct Fork {
 
 /// Makes the child. It waits for one byte on the socket, then executes `program oci-init`.
 pub(crate) fn fork(f: &Fork) -> io::Result<(u32, OwnedFd)> {
-    let made = if f.joined.is_empty() { clone(f, f.flags) } else { clone_by_helper(f)? };
+    let made = if f.joined.iter().all(|joined| is_time(&joined)) { clone(f, f.flags) } else { clone_by_helper(f)? };
     match made {
         // SAFETY: the kernel stored a new descriptor that nobody else owns.
         Ok((pid, pidfd)) => Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
         Err(errno) => Err(io::Error::from_raw_os_error(errno)),
     }
+}
+
+fn is_time((_, kind): &&(OwnedFd, i32)) -> bool {
+    *kind == libc::CLONE_NEWTIME
 }
 
 /// clone3, with the child's part in the child. Only system calls: a helper may run it.
@@ -120,7 +125,7 @@ fn clone_by_helper(f: &Fork) -> io::Result<Result<(u32, RawFd), i32>> {
 extern "C" fn join_and_clone(helper: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `clone_by_helper` passes a `Helper` that nobody else touches until this process has exited.
     let helper = unsafe { &mut *helper.cast::<Helper<'_>>() };
-    for (namespace, kind) in &helper.fork.joined {
+    for (namespace, kind) in helper.fork.joined.iter().filter(|joined| !is_time(joined)) {
         // SAFETY: plain numbers; affects this process alone.
         if unsafe { libc::setns(namespace.as_raw_fd(), *kind) } != 0 {
             // SAFETY: reads errno, which is the waiting thread's, too.
@@ -145,7 +150,7 @@ unsafe fn child(f: &Fork) -> ! {
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
         // Before it waits: two that are made at once have copies of each other's sockets, and would never see that
         // their maker has gone; nor would its locks be free.
-        let step = place_descriptors(f, &mut socket);
+        let step = if join_time(f) { place_descriptors(f, &mut socket) } else { Err(4) };
         if libc::read(socket, (&raw mut go).cast(), 1) != 1 {
             libc::_exit(1);
         }
@@ -170,6 +175,15 @@ unsafe fn child(f: &Fork) -> ! {
         libc::write(socket, message.as_ptr().cast(), size_of_val(&message));
         libc::_exit(1)
     }
+}
+
+/// Joins the time namespace that there is, if any.
+///
+/// # Safety
+/// As for [`child`].
+unsafe fn join_time(f: &Fork) -> bool {
+    // SAFETY: plain numbers.
+    f.joined.iter().filter(is_time).all(|(namespace, kind)| unsafe { libc::setns(namespace.as_raw_fd(), *kind) == 0 })
 }
 
 /// Standard streams, socket and program; everything else of the host's is closed.
@@ -197,6 +211,7 @@ pub(crate) fn raw_step(number: u32) -> &'static str {
     match number {
         1 => "become root of the user namespace",
         2 => "put descriptors in their places",
+        4 => "join the time namespace",
         _ => "execute the runtime's own program inside",
     }
 }

@@ -14,6 +14,12 @@ use crate::store::Store;
 const MAX_SEARCH_BYTES: u64 = 4 << 20;
 /// Most results that are asked for.
 const MAX_RESULTS: u32 = 100;
+/// Longest page of a list of tags.
+const MAX_TAGS_BYTES: u64 = 4 << 20;
+/// Tags that are asked for at a time.
+const TAGS_PER_PAGE: usize = 1000;
+/// Most tags of a repository.
+const MAX_TAGS: usize = 100_000;
 
 /// What a registry has under a name.
 #[derive(Clone, Debug)]
@@ -55,6 +61,52 @@ pub fn distribution(store: &Store, reference: &Reference, auth: Option<&Auth>) -
         }
     };
     Ok(Distribution { descriptor: Descriptor::new(&media_type, digest, bytes.len() as u64), platforms })
+}
+
+/// All tags of a repository, as its first mirror that answers lists them (OCI distribution specification, "Listing Tags").
+pub fn tags(store: &Store, reference: &Reference, auth: Option<&Auth>) -> Result<Vec<String>, Error> {
+    let mut registries = Registry::with_mirrors(store, reference, auth).into_iter().peekable();
+    while let Some(registry) = registries.next() {
+        match tags_at(&registry) {
+            Err(error) if registries.peek().is_some() => {
+                log::info!("tags of {reference}: {error}; asking elsewhere");
+            }
+            other => return other,
+        }
+    }
+    // There is always the registry itself.
+    Ok(Vec::new())
+}
+
+fn tags_at(registry: &Registry<'_>) -> Result<Vec<String>, Error> {
+    #[derive(Deserialize)]
+    struct Page {
+        #[serde(default)]
+        tags: Option<Vec<String>>,
+    }
+    let ask = Ask { max_bytes: MAX_TAGS_BYTES, ..Ask::default() };
+    let mut tags: Vec<String> = Vec::new();
+    loop {
+        let last = tags.last().map(|tag| format!("&last={}", encode(tag))).unwrap_or_default();
+        let url = registry.url(&format!("tags/list?n={TAGS_PER_PAGE}{last}"));
+        let (bytes, goes_on) = registry.retried(|| {
+            let response = registry.send(&url, &ask)?;
+            let goes_on = response.header("link").is_some_and(|link| link.contains("rel=\"next\""));
+            Ok((response.bytes().map_err(|source| registry.fetch(source))?, goes_on))
+        })?;
+        let page: Page = serde_json::from_slice(&bytes)
+            .map_err(|error| registry.broken(format!("its list of tags can't be read ({error})")))?;
+        let page = page.tags.unwrap_or_default();
+        // One that begins anew would never end.
+        let is_new = page.first().is_some_and(|first| !tags.contains(first));
+        tags.extend(page);
+        if tags.len() > MAX_TAGS {
+            return Err(registry.broken(format!("it lists more than {MAX_TAGS} tags")));
+        }
+        if !(goes_on && is_new) {
+            return Ok(tags);
+        }
+    }
 }
 
 /// Searches a registry by the old way (`/v1/search`), the only one there is; most registries don't have it.

@@ -46,6 +46,9 @@ pub(super) const CASES: &[Case] = &[
     Case::v2("cgroup.impossible-limit", "config-linux.md#control-groups", impossible),
     Case::v2("cgroup.namespace-root-is-its-own", "config-linux.md#namespaces", namespace),
     Case::v2("cgroup.a-failed-create-leaves-none", PATH, failed_create),
+    Case::v2("cgroup.block-io-throttled", "config-linux.md#block-io", io_max),
+    Case::v2("events.what-is-used", "other runtimes", events_stats),
+    Case::v2("events.until-the-end", "other runtimes", events),
     Case::v2("update.from-standard-input", "other runtimes", update_input),
     Case::v2("update.from-a-file", "other runtimes", update_file),
     Case::v2("update.by-options", "other runtimes", update_options),
@@ -242,6 +245,58 @@ fn io_weight(lab: &Lab) -> Result<()> {
 
 fn io_weight_impossible(lab: &Lab) -> Result<()> {
     lab.refused(&resources(lab, json!({ "blockIO": { "weight": 20_000 } }))).map(drop)
+}
+
+/// Of whichever disk this machine has.
+fn io_max(lab: &Lab) -> Result<()> {
+    let disks = fs::read_dir("/sys/block").context("list disks")?;
+    let disk = disks.flatten().next().context("this machine has no disk at all, not even a loop device")?;
+    let number = fs::read_to_string(disk.path().join("dev"))?.trim().to_owned();
+    let (major, minor) = number.split_once(':').context("a device number")?;
+    let rate =
+        |rate: u64| json!([{ "major": major.parse::<u64>().ok(), "minor": minor.parse::<u64>().ok(), "rate": rate }]);
+    let limits = json!({
+        "throttleReadBpsDevice": rate(1 << 20), "throttleWriteBpsDevice": rate(2 << 20),
+        "throttleReadIOPSDevice": rate(300), "throttleWriteIOPSDevice": rate(400),
+    });
+    let wanted = format!("{number} rbps=1048576 wbps=2097152 riops=300 wiops=400");
+    files(lab, json!({ "blockIO": limits }), &[("io.max", &wanted)])
+}
+
+/// Lines of `events`.
+fn told(output: &str) -> Result<Vec<Value>> {
+    output
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("a line isn't JSON: {line}")))
+        .collect()
+}
+
+fn events_stats(lab: &Lab) -> Result<()> {
+    let limits = json!({ "pids": { "limit": 77 }, "memory": { "limit": 1 << 28 } });
+    let (container, _) = lab.hold(&resources(lab, limits), json!([]))?;
+    let lines = told(&lab.call_ok(&["events", "--stats", &container.id])?.stdout)?;
+    same!(lines.len(), 1, "lines");
+    let (event, data) = (&lines[0], &lines[0]["data"]);
+    same!(event["type"], "stats", "type");
+    same!(event["id"], container.id, "id");
+    same!(data["pids"], json!({ "current": 1, "limit": 77 }), "pids");
+    same!(data["memory"]["usage"]["limit"], 1 << 28, "memory.usage.limit");
+    for used in ["/memory/usage/usage", "/cpu/usage/total"] {
+        ensure!(data.pointer(used).and_then(Value::as_u64).is_some_and(|n| n > 0), "{used} is 0 or absent: {data}");
+    }
+    container.finish()
+}
+
+fn events(lab: &Lab) -> Result<()> {
+    let spec = resources(lab, json!({ "pids": { "limit": 77 } }));
+    // Nothing is polled, for two seconds.
+    let container = lab.start(&spec, json!([["call", libc::SYS_poll, 0, 0, 2000]]))?;
+    let lines = told(&lab.call_ok(&["events", "--interval", "1s", &container.id])?.stdout)?;
+    ensure!(!lines.is_empty() && lines.iter().all(|line| line["type"] == "stats"), "lines: {lines:?}");
+    container.wait_status("stopped")?;
+    lab.call_refused(&["events", "--stats", &container.id])?;
+    container.wait()?;
+    container.delete()
 }
 
 fn version_1(lab: &Lab) -> Result<()> {

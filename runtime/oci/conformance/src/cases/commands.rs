@@ -21,6 +21,10 @@ pub(super) const CASES: &[Case] = &[
     Case::new("command.run-detached", OTHERS, run_detached),
     Case::new("command.run-deletes-at-the-end", OTHERS, run_deletes),
     Case::new("command.run-ends-by-the-programs-signal", OTHERS, run_signal),
+    Case::new("command.run-keeps-where-asked", OTHERS, run_keeps),
+    Case::new("command.config-of-another-name", OTHERS, config_elsewhere),
+    Case::new("command.unknown-cgroup-manager", OTHERS, cgroup_manager),
+    Case::new("command.systemd-cgroup-is-refused", OTHERS, systemd_cgroup),
     Case::new("command.unknown-verb", OTHERS, unknown_verb),
     Case::new("command.unknown-option", OTHERS, unknown_option),
     Case::new("command.version", OTHERS, version),
@@ -93,6 +97,38 @@ fn run_signal(lab: &Lab) -> Result<()> {
     let spec = lab.spec().without_namespace("pid");
     let output = lab.run_any(&crate::lab::with_steps(spec, &json!([["call", 62, 0, 9]])))?;
     same!(output.code, 128 + 9, "exit code of `run`");
+    Ok(())
+}
+
+fn run_keeps(lab: &Lab) -> Result<()> {
+    lab.bundle.configure(&lab.spec())?;
+    let id = lab.new_id();
+    lab.call_ok(&["run", "--keep", "--bundle", &lab.bundle_path(), &id])?;
+    let state: Value = serde_json::from_str(&lab.call_ok(&["state", &id])?.stdout)?;
+    same!(state["status"], "stopped", "status");
+    lab.call_ok(&["delete", &id]).map(drop)
+}
+
+fn config_elsewhere(lab: &Lab) -> Result<()> {
+    fs::write(lab.path("other.json"), crate::lab::with_steps(lab.spec(), &json!([["exit", 7]])).text())?;
+    let output =
+        lab.call(&["run", "--config", &lab.path("other.json"), "--bundle", &lab.bundle_path(), &lab.new_id()])?;
+    same!(output.code, 7, "exit code of `run` ({})", output.stderr.trim());
+    Ok(())
+}
+
+fn cgroup_manager(lab: &Lab) -> Result<()> {
+    lab.bundle.configure(&lab.spec())?;
+    let options = ["--cgroup-manager=no-such-manager", "run", "--bundle"];
+    let said = lab.call_refused(&[&options[..], &[&lab.bundle_path(), &lab.new_id()]].concat())?;
+    ensure!(said.contains("cgroup-manager") || said.contains("cgroup manager"), "the message doesn't name it: {said}");
+    Ok(())
+}
+
+fn systemd_cgroup(lab: &Lab) -> Result<()> {
+    lab.bundle.configure(&lab.spec())?;
+    let said = lab.call_refused(&["--systemd-cgroup", "run", "--bundle", &lab.bundle_path(), &lab.new_id()])?;
+    ensure!(said.contains("systemd"), "the message doesn't say why: {said}");
     Ok(())
 }
 

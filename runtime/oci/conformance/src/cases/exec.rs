@@ -40,6 +40,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("exec.rlimits-and-oom-score", OTHERS, limits),
     Case::new("exec.cpu-affinity", "config.md#linux-process", affinity),
     Case::new("exec.no-descriptors-of-the-caller", OTHERS, descriptors),
+    Case::new("exec.preserve-fds", OTHERS, preserve_fds),
     Case::v2("exec.in-the-containers-cgroup", OTHERS, cgroup),
     Case::v2("exec.in-a-sub-cgroup", OTHERS, sub_cgroup),
     Case::v2("exec.in-a-paused-container", OTHERS, paused),
@@ -49,6 +50,7 @@ pub(super) const CASES: &[Case] = &[
     Case::v2("pause.of-a-created-container-and-delete", OTHERS, pause_delete),
     Case::v2("pause.twice", OTHERS, pause_twice),
     Case::v2("kill.all", OTHERS, kill_all),
+    Case::v2("kill.all-with-a-signal-that-is-caught", OTHERS, kill_all_term),
 ];
 
 fn namespaces(lab: &Lab) -> Result<()> {
@@ -290,6 +292,21 @@ fn descriptors(lab: &Lab) -> Result<()> {
     container.finish()
 }
 
+fn preserve_fds(lab: &Lab) -> Result<()> {
+    let (container, _) = lab.hold(&lab.spec(), json!([]))?;
+    fs::write(lab.path("three"), "third")?;
+    let steps = json!([["fds"], ["descriptor", 3]]).to_string();
+    let mut command = lab.command(&["exec", "--preserve-fds", "1", &container.id, "/bin/probe", "do", &steps]);
+    crate::sys::pass(&mut command, [fs::File::open(lab.path("three"))?]);
+    let output = lab.run_command(&mut command)?;
+    same!(output.code, 0, "exit code of `exec` ({})", output.stderr.trim());
+    let answers = Answers::parse(&output.stdout)?;
+    same!(answers.text(1)?, "third", "what descriptor 3 holds");
+    let names: Vec<&String> = answers.ok(0)?.as_object().context("descriptors")?.keys().collect();
+    same!(names, ["0", "1", "2", "3"], "descriptors");
+    container.finish()
+}
+
 fn cgroup(lab: &Lab) -> Result<()> {
     let (container, first) = lab.hold(&lab.spec(), json!([["see"]]))?;
     let second = container.exec(&[], json!([["see"]]))?;
@@ -361,13 +378,22 @@ fn pause_twice(lab: &Lab) -> Result<()> {
     container.finish()
 }
 
-fn kill_all(lab: &Lab) -> Result<()> {
+/// Without a process ID namespace, so that nobody goes because the first one does.
+fn kill_all_by(lab: &Lab, signal: &str) -> Result<()> {
     let (container, _) = lab.hold(&lab.spec().without_namespace("pid"), json!([["spawn", 3]]))?;
-    lab.call_ok(&["kill", "--all", &container.id, "KILL"])?;
+    lab.call_ok(&["kill", "--all", &container.id, signal])?;
     container.wait()?;
     until("an empty cgroup", || {
         let procs = fs::read_to_string(format!("/sys/fs/cgroup{}/cgroup.procs", lab.cgroups_path()));
         Ok(procs.is_ok_and(|text| text.lines().count() == 0).then_some(()))
     })?;
     container.delete()
+}
+
+fn kill_all(lab: &Lab) -> Result<()> {
+    kill_all_by(lab, "KILL")
+}
+
+fn kill_all_term(lab: &Lab) -> Result<()> {
+    kill_all_by(lab, "TERM")
 }

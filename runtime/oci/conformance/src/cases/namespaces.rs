@@ -22,6 +22,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("namespaces.join-mount", "config-linux.md#namespaces", join_mount),
     Case::new("namespaces.join-user", "config-linux.md#namespaces", join_user),
     Case::new("namespaces.join-cgroup", "config-linux.md#namespaces", join_cgroup),
+    Case::new("namespaces.join-time", "config-linux.md#namespaces", join_time),
     Case::new("namespaces.missing-path", "config-linux.md#namespaces", path_missing),
     Case::new("namespaces.path-of-another-type", "config-linux.md#namespaces", path_wrong),
     Case::new("namespaces.path-of-a-plain-file", "config-linux.md#namespaces", path_file),
@@ -88,7 +89,9 @@ impl Holder {
     }
 
     fn path(&self, kind: &str) -> String {
-        format!("/proc/{}/ns/{kind}", self.0.id())
+        // Who makes one isn't in it, only those who come after (time_namespaces(7)).
+        let file = if kind == "time" { "time_for_children" } else { kind };
+        format!("/proc/{}/ns/{file}", self.0.id())
     }
 
     fn identity(&self, kind: &str) -> Result<String> {
@@ -112,6 +115,10 @@ fn join(lab: &Lab, kind: &str, word: &str, spec: Spec) -> Result<()> {
 
 fn join_network(lab: &Lab) -> Result<()> {
     join(lab, "net", "network", lab.spec())
+}
+
+fn join_time(lab: &Lab) -> Result<()> {
+    join(lab, "time", "time", lab.spec())
 }
 
 fn join_ipc(lab: &Lab) -> Result<()> {

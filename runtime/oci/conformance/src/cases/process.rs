@@ -39,6 +39,9 @@ pub(super) const CASES: &[Case] = &[
     Case::new("process.oom-score-unchanged-if-absent", "config.md#linux-process", oom_score_absent),
     Case::new("process.scheduler-batch", "config.md#linux-process", scheduler_batch),
     Case::new("process.scheduler-fifo", "config.md#linux-process", scheduler_fifo),
+    Case::new("process.scheduler-round-robin", "config.md#linux-process", scheduler_rr),
+    Case::new("process.scheduler-idle", "config.md#linux-process", scheduler_idle),
+    Case::new("process.scheduler-deadline", "config.md#linux-process", scheduler_deadline),
     Case::new("process.scheduler-of-an-unknown-policy", "config.md#linux-process", scheduler_unknown),
     Case::new("process.io-priority", "config.md#linux-process", io_priority),
     Case::new("process.io-priority-of-an-unknown-class", "config.md#linux-process", io_priority_unknown),
@@ -267,6 +270,31 @@ fn scheduler_fifo(lab: &Lab) -> Result<()> {
     same!(seen["scheduler"]["policy"], 1, "policy");
     same!(seen["scheduler"]["priority"], 5, "priority");
     same!(seen["scheduler"]["flags"], 1, "flags");
+    Ok(())
+}
+
+fn scheduler_rr(lab: &Lab) -> Result<()> {
+    let seen = lab.see(&lab.spec().set("/process/scheduler", json!({ "policy": "SCHED_RR", "priority": 7 })))?;
+    same!(seen["scheduler"]["policy"], 2, "policy");
+    same!(seen["scheduler"]["priority"], 7, "priority");
+    Ok(())
+}
+
+fn scheduler_idle(lab: &Lab) -> Result<()> {
+    let seen = lab.see(&lab.spec().set("/process/scheduler", json!({ "policy": "SCHED_IDLE" })))?;
+    same!(seen["scheduler"]["policy"], 5, "policy");
+    Ok(())
+}
+
+/// In nanoseconds; a tenth of a processor.
+fn scheduler_deadline(lab: &Lab) -> Result<()> {
+    let scheduler =
+        json!({ "policy": "SCHED_DEADLINE", "runtime": 10_000_000, "deadline": 90_000_000, "period": 100_000_000 });
+    let seen = lab.see(&lab.spec().set("/process/scheduler", scheduler))?;
+    same!(seen["scheduler"]["policy"], 6, "policy");
+    for (name, nanoseconds) in [("runtime", 10_000_000), ("deadline", 90_000_000), ("period", 100_000_000)] {
+        same!(seen["scheduler"][name], nanoseconds, "{name}");
+    }
     Ok(())
 }
 

@@ -241,12 +241,16 @@ fn readonly_flags(lab: &Lab) -> Result<()> {
 }
 
 fn sysctl(lab: &Lab) -> Result<()> {
-    let spec =
-        lab.spec().set("/linux/sysctl", json!({ "net.ipv4.ip_unprivileged_port_start": "0", "kernel.msgmax": "9000" }));
-    let steps = json!([["read", "/proc/sys/net/ipv4/ip_unprivileged_port_start"], ["read", "/proc/sys/kernel/msgmax"]]);
+    let spec = lab.spec().set(
+        "/linux/sysctl",
+        json!({ "net.ipv4.ip_unprivileged_port_start": "0", "kernel.msgmax": "9000", "fs.mqueue.msg_max": "21" }),
+    );
+    let files = ["net/ipv4/ip_unprivileged_port_start", "kernel/msgmax", "fs/mqueue/msg_max"];
+    let steps = json!(files.map(|file| json!(["read", format!("/proc/sys/{file}")])));
     let answers = lab.run(&spec, steps)?;
     same!(answers.text(0)?.trim(), "0", "net.ipv4.ip_unprivileged_port_start");
     same!(answers.text(1)?.trim(), "9000", "kernel.msgmax");
+    same!(answers.text(2)?.trim(), "21", "fs.mqueue.msg_max");
     Ok(())
 }
 

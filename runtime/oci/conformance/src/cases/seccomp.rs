@@ -25,7 +25,9 @@ pub(super) const CASES: &[Case] = &[
     Case::new("seccomp.default-errno-of-its-own", SECTION, default_errno),
     Case::new("seccomp.default-action-and-exceptions", SECTION, exceptions),
     Case::new("seccomp.kill-process", SECTION, kill_process),
+    Case::new("seccomp.kill-thread", SECTION, kill_thread),
     Case::new("seccomp.trap", SECTION, trap),
+    Case::new("seccomp.trace-without-a-tracer", SECTION, trace),
     Case::new("seccomp.log-lets-pass", SECTION, log),
     Case::new("seccomp.unknown-names-are-passed-over", SECTION, unknown_name),
     Case::new("seccomp.unknown-action", SECTION, unknown_action),
@@ -128,6 +130,18 @@ fn signal(lab: &Lab, action: &str) -> Result<i32> {
 fn kill_process(lab: &Lab) -> Result<()> {
     same!(signal(lab, "SCMP_ACT_KILL_PROCESS")?, 128 + libc::SIGSYS, "exit code with SCMP_ACT_KILL_PROCESS");
     same!(signal(lab, "SCMP_ACT_KILL")?, 128 + libc::SIGSYS, "exit code with SCMP_ACT_KILL");
+    Ok(())
+}
+
+fn kill_thread(lab: &Lab) -> Result<()> {
+    // The only one the probe has.
+    same!(signal(lab, "SCMP_ACT_KILL_THREAD")?, 128 + libc::SIGSYS, "exit code");
+    Ok(())
+}
+
+fn trace(lab: &Lab) -> Result<()> {
+    let spec = allowing(lab, json!([{ "names": ["getpriority"], "action": "SCMP_ACT_TRACE", "errnoRet": 5 }]));
+    same!(results(lab, &spec, &[(0, 0)])?, [libc::ENOSYS], "error");
     Ok(())
 }
 

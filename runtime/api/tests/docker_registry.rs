@@ -1,0 +1,183 @@
+//! The real `docker` client, a registry with a password, and the daemon between them.
+
+mod common;
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use common::{Daemon, busybox, wait_until};
+
+/// Longest wait for the registry.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Debian's registry, for `keel` with the password `secret` only; as long as this value lives.
+struct Registry {
+    child: Child,
+    address: String,
+    folder: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let (data, users) = (folder.path().join("data"), folder.path().join("htpasswd"));
+        // bcrypt of "secret".
+        std::fs::write(&users, "keel:$2b$05$8OT1ffkG1M87qHWuWp1ZSOYgMCmD2XAUcWirVCDdBsny75h6Rcumy\n").unwrap();
+        let config = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n\
+             auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+            data.display(),
+            users.display()
+        );
+        let file = folder.path().join("registry.yml");
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("docker-registry is among the packages of `make deps`");
+        let registry = Self { child, address, folder };
+        wait_until("the registry", LIMIT, || TcpStream::connect(&registry.address).is_ok());
+        registry
+    }
+
+    /// A daemon that speaks to it without TLS; `more`: further lines of its `[registry]`.
+    fn daemon(&self, more: &str) -> Daemon {
+        Daemon::start_in(tempfile::tempdir_in("/dev/shm").unwrap(), &self.config(more))
+    }
+
+    fn config(&self, more: &str) -> String {
+        format!("[registry]\ninsecure = [{:?}]\n{more}", self.address)
+    }
+
+    /// The client with logins of its own.
+    fn docker(&self, daemon: &Daemon, words: &[&str], input: &str) -> Output {
+        let logins = self.folder.path().join("logins").display().to_string();
+        daemon.docker(&[&["--config", &logins], words].concat(), input.as_bytes())
+    }
+
+    fn ok(&self, daemon: &Daemon, words: &[&str]) -> String {
+        let output = self.docker(daemon, words, "");
+        assert!(output.status.success(), "{words:?}: {}", told(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What a call that must fail says.
+    fn refused(&self, daemon: &Daemon, words: &[&str]) -> String {
+        let output = self.docker(daemon, words, "");
+        assert!(!output.status.success(), "{words:?} must be refused: {}", told(&output));
+        told(&output)
+    }
+
+    fn login(&self, daemon: &Daemon, password: &str) -> Output {
+        self.docker(daemon, &["login", "--username=keel", "--password-stdin", &self.address], password)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn who_is_logged_in_pushes_and_pulls_one_tag_or_all() {
+    let registry = Registry::start();
+    let daemon = registry.daemon("");
+    daemon.import_busybox();
+    let name = |tag: &str| format!("{}/team/box:{tag}", registry.address);
+    for tag in ["1", "2", "third"] {
+        daemon.ok(&["tag", "box:1", &name(tag)]);
+    }
+    registry.refused(&daemon, &["push", &name("1")]);
+    let wrong = registry.login(&daemon, "guess");
+    assert!(!wrong.status.success() && told(&wrong).contains("unauthorized"), "{}", told(&wrong));
+    let right = registry.login(&daemon, "secret");
+    assert!(told(&right).contains("Login Succeeded"), "{}", told(&right));
+    registry.ok(&daemon, &["push", "--all-tags", &format!("{}/team/box", registry.address)]);
+    for tag in ["1", "2", "third"] {
+        daemon.ok(&["rmi", &name(tag)]);
+    }
+    registry.ok(&daemon, &["pull", &name("2")]);
+    let named = |daemon: &Daemon| {
+        let list = daemon.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=*/team/*"]);
+        let mut list: Vec<String> = list.lines().map(str::to_owned).collect();
+        list.sort_unstable();
+        list
+    };
+    assert_eq!(named(&daemon), [name("2")]);
+    let all = format!("{}/team/box", registry.address);
+    let said = registry.ok(&daemon, &["pull", "--all-tags", &all]);
+    assert_eq!(named(&daemon), ["1", "2", "third"].map(name), "{said}");
+    let said = registry.refused(&daemon, &["pull", "--all-tags", &format!("{all}x")]);
+    assert!(said.contains("/boxx") && said.contains("not known to registry"), "{said}");
+    registry.ok(&daemon, &["logout", &registry.address]);
+    daemon.ok(&["rmi", &name("2")]);
+    registry.refused(&daemon, &["pull", &name("2")]);
+    assert_eq!(named(&daemon), ["1", "third"].map(name));
+}
+
+#[test]
+fn a_host_that_wants_digests_pulls_and_runs_by_digest_alone() {
+    let registry = Registry::start();
+    let daemon = registry.daemon("");
+    daemon.import_busybox();
+    let name = format!("{}/box", registry.address);
+    daemon.ok(&["tag", "box:1", &format!("{name}:1")]);
+    assert!(registry.login(&daemon, "secret").status.success());
+    registry.ok(&daemon, &["push", &format!("{name}:1")]);
+    let digest = daemon.ok(&["image", "inspect", "--format", "{{index .RepoDigests 0}}", &format!("{name}:1")]);
+    let daemon = daemon.restart(&registry.config("require_digest = true\n"));
+    for words in [&["pull", &format!("{name}:1")][..], &["run", "--rm", "--network", "none", "box:1", "sh"]] {
+        let said = registry.refused(&daemon, words);
+        assert!(said.contains("have to be named by digest"), "{said}");
+    }
+    daemon.ok(&["rmi", "--force", &format!("{name}:1"), "box:1"]);
+    registry.ok(&daemon, &["pull", digest.trim()]);
+    registry.ok(&daemon, &["run", "--rm", "--network", "none", digest.trim(), "sh", "-c", ":"]);
+}
+
+/// Serves one file to whoever asks for `/root.tar…`, and 404 to others.
+fn serve(content: Vec<u8>) -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let count = stream.read(&mut request).unwrap_or(0);
+            let found = request[..count].starts_with(b"GET /root.tar");
+            let (status, body) = if found { ("200 OK", &content[..]) } else { ("404 Not Found", &b"nothing"[..]) };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        }
+    });
+    address.to_string()
+}
+
+#[test]
+fn an_archive_is_imported_from_an_address() {
+    let daemon = Daemon::start();
+    let plain = busybox(daemon.folder.path());
+    for (format, tool) in
+        [("xz", &["xz", "-c"][..]), ("bzip2", &["bzip2", "-c"]), ("zstd", &["zstd", "-qc"]), ("none", &["cat"])]
+    {
+        let packed = Command::new(tool[0]).args(&tool[1..]).arg(&plain).output().expect("run it");
+        assert!(packed.status.success(), "{tool:?}");
+        let address = serve(packed.stdout);
+        let tag = format!("from:{format}");
+        let said = daemon.ok(&["import", "--change", "ENV A=1", &format!("http://{address}/root.tar"), &tag]);
+        assert!(said.contains("sha256:"), "{said}");
+        assert_eq!(daemon.run(&[&tag, "sh", "-c", "echo $A"], b"").stdout, b"1\n");
+    }
+    let address = serve(Vec::new());
+    let missing = daemon.docker(&["import", &format!("http://{address}/other"), "from:none"], b"");
+    assert!(!missing.status.success() && told(&missing).contains("404"), "{}", told(&missing));
+}
