@@ -181,7 +181,7 @@ impl Driver {
             Action::Stage(version) => done(world.stage(version), Event::Staged, version),
             Action::Install(version) => done(world.install(version), Event::Installed, version),
             Action::TakeBack(version, why) => {
-                log::warn!("{version} is withdrawn ({why}): it no longer boots next");
+                log::warn!("{version} no longer boots next: {why}");
                 done(world.take_back(version), Event::TakenBack, version)
             }
             Action::Ask(lock) => Some(Event::Asked(match &self.client {

@@ -116,6 +116,10 @@ impl Memory {
                 if let Some(look) = &mut self.look {
                     look.recalled.retain(|(recalled, _)| *recalled != version);
                 }
+                // What was offered was written whole.
+                if self.record.offered.take_if(|offered| *offered == version).is_some() {
+                    self.record.staged = Some(version);
+                }
                 self.worked();
             }
             Event::Staged(_, Err(why)) | Event::Installed(_, Err(why)) | Event::TakenBack(_, Err(why)) => {

@@ -119,15 +119,17 @@ pub fn step(config: &Automatic, facts: &Facts, mut memory: Memory, event: Option
         memory.note(config, event, now);
     }
     settle_restart(config, facts, &mut memory, now);
+    memory.record.offered.take_if(|offered| offered != facts.next_boot);
     settle_outcomes(config, facts, &mut memory, now);
     let goal = goal(config, facts, &memory, now);
-    let action = next(facts, &memory, goal, now);
+    let action = next(config, facts, &memory, goal, now);
     match &action {
         Action::Ask(lock) => memory.record.lock = Lock::Asked(lock.clone()),
         Action::Restart(version) => {
             let (version, boot_id) = (version.clone(), facts.boot_id.to_owned());
             memory.record.restart = Some(Restart { version, boot_id, at_unix_s: now });
         }
+        Action::Install(version) => memory.record.offered = Some(version.clone()),
         _ => {}
     }
     (memory, action)
@@ -190,8 +192,11 @@ fn settle_outcomes(config: &Automatic, facts: &Facts, memory: &mut Memory, now: 
 }
 
 /// A lock that isn't of use goes back first; then outcomes are told; then the goal.
-fn next(facts: &Facts, memory: &Memory, goal: Goal, now: u64) -> Action {
+fn next(config: &Automatic, facts: &Facts, memory: &Memory, goal: Goal, now: u64) -> Action {
     let mut wait_until = u64::MAX;
+    if let (Some(_), Maintenance::Open { until_unix_s }) = (&memory.record.offered, maintenance(config, now)) {
+        wait_until = until_unix_s;
+    }
     let kept = facts.on_trial || memory.record.restart.is_some() || goal.wants_lock;
     if let Some(lock) = memory.record.lock.place().filter(|_| !kept) {
         if memory.giving_back.ready(now, GIVE_BACK) {
@@ -232,18 +237,20 @@ fn goal(config: &Automatic, facts: &Facts, memory: &Memory, now: u64) -> Goal {
         let until = restart.at_unix_s.saturating_add(DOWN_WITHIN_S);
         return wait(until, Why::Restarting(restart.version.clone()));
     }
-    if config.auto == Auto::Off {
-        return wait(u64::MAX, Why::Off);
-    }
-    if memory.record.paused_unix_s.is_some() {
-        return wait(u64::MAX, Why::Paused);
-    }
     let offered = (facts.next_boot != facts.running).then_some(facts.next_boot);
-    let mut recalled = memory.look.iter().flat_map(|look| &look.recalled);
-    if let Some((version, why)) = recalled.find(|(version, _)| Some(version) == offered) {
+    if let Some((version, why)) = offered.and_then(|offered| unwanted(config, memory, offered, now)) {
         return match memory.working.ready(now, WORK) {
-            true => act(Action::TakeBack(version.clone(), why.clone())),
-            false => wait(memory.working.until_unix_s.min(look_at), Why::Again(version.clone())),
+            true => act(Action::TakeBack(version, why)),
+            false => wait(memory.working.until_unix_s.min(look_at), Why::Again(version)),
+        };
+    }
+    if let Some(why) = stopped(config, memory) {
+        // Whoever does nothing by itself goes on watching what is about to boot: its publisher may withdraw it.
+        let watched = offered.is_some_and(|offered| offered > facts.running);
+        return match watched {
+            false => wait(u64::MAX, why),
+            true if now >= look_at => act(Action::Look),
+            true => wait(look_at, why),
         };
     }
     // A lock in hand isn't given back for a look: it is wanted again right after it, or not.
@@ -258,6 +265,34 @@ fn goal(config: &Automatic, facts: &Facts, memory: &Memory, now: u64) -> Goal {
         None => wait(look_at, Why::NothingNewer),
         Some(candidate) => towards(config, facts, memory, candidate, now),
     }
+}
+
+/// Who wants nothing to be installed, if anybody does.
+fn stopped(config: &Automatic, memory: &Memory) -> Option<Why> {
+    if config.auto == Auto::Off {
+        return Some(Why::Off);
+    }
+    memory.record.paused_unix_s.map(|_| Why::Paused)
+}
+
+/// Whether a restart may be now; where none waits for a window, always.
+fn maintenance(config: &Automatic, now: u64) -> Maintenance {
+    match config.reboot {
+        Reboot::Window => window::at(&config.windows, now),
+        Reboot::OnDemand | Reboot::Now => Maintenance::Open { until_unix_s: u64::MAX },
+    }
+}
+
+/// Why a release that boots next should not, whatever else an operator wants: it is withdrawn, or was offered by this
+/// policy and its window has closed, so that a power cut would boot it outside.
+fn unwanted(config: &Automatic, memory: &Memory, offered: &Version, now: u64) -> Option<(Version, String)> {
+    let mut recalled = memory.look.iter().flat_map(|look| &look.recalled);
+    if let Some(recalled) = recalled.find(|(version, _)| version == offered) {
+        return Some(recalled.clone());
+    }
+    let ours = memory.record.offered.as_ref() == Some(offered);
+    let closed = matches!(maintenance(config, now), Maintenance::Closed { .. });
+    (ours && closed).then(|| (offered.clone(), "the maintenance window closed before the restart".into()))
 }
 
 /// Towards a release that this host may have, now or later.
@@ -293,9 +328,7 @@ fn towards(config: &Automatic, facts: &Facts, memory: &Memory, candidate: &Candi
     if !offered && !staged {
         return ready.to(Action::Stage(version.clone()));
     }
-    if config.reboot == Reboot::Window
-        && let Maintenance::Closed { opens_unix_s } = window::at(&config.windows, now)
-    {
+    if let Maintenance::Closed { opens_unix_s } = maintenance(config, now) {
         return wait(look_at.min(opens_unix_s.unwrap_or(u64::MAX)), Why::Window(version.clone(), opens_unix_s));
     }
     restart(config, Ready { wants_lock: true, ..ready }, offered)

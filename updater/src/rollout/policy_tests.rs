@@ -274,6 +274,73 @@ fn a_release_that_is_withdrawn_is_neither_offered_nor_restarted_into() {
 }
 
 #[test]
+fn a_host_that_does_nothing_by_itself_still_heeds_that_what_boots_next_is_withdrawn() {
+    for off in [true, false] {
+        let mut host = Host::new(config(Reboot::Window));
+        match off {
+            true => host.config.auto = Auto::Off,
+            false => host.note(Event::Paused),
+        }
+        let stopped = if off { Why::Off } else { Why::Paused };
+        assert_eq!(host.why(), stopped);
+        host.now += LONGEST_WAIT_S;
+        assert_eq!(host.why(), stopped, "nothing is about to boot: nobody is asked");
+        // An operator installs a release.
+        host.next_boot = version("2.0.0");
+        host.look(Some(("3.0.0", Some(0))));
+        assert_eq!(host.why(), stopped, "it isn't taken back for any window, and nothing newer is installed");
+        assert_eq!(host.act(2), Action::Look);
+        let recalled = vec![(version("2.0.0"), "it eats disks".to_owned())];
+        host.note(Event::Looked(Ok(Look { candidate: None, recalled })));
+        assert_eq!(host.step(None), Action::TakeBack(version("2.0.0"), "it eats disks".into()));
+        host.next_boot = version("1.0.0");
+        host.note(Event::TakenBack(version("2.0.0"), Ok(())));
+        assert_eq!(host.why(), stopped);
+    }
+}
+
+#[test]
+fn a_release_is_no_longer_offered_once_its_window_has_closed() {
+    let mut host = Host::new(config(Reboot::Window));
+    let closes = START + 3 * 3600;
+    host.now = closes - 30;
+    host.look_now("2.0.0");
+    host.stage("2.0.0");
+    assert_eq!(host.act(1), Action::Install(version("2.0.0")));
+    assert_eq!(host.memory.record.offered, Some(version("2.0.0")), "it is known before it is done");
+    (host.next_boot, host.writing) = (version("2.0.0"), None);
+    // Whether the updater hears of it, or is started again after a loss of power.
+    for heard in [true, false] {
+        let mut host = clone(&host);
+        host.now = closes - 10;
+        match heard {
+            true => host.note(Event::Installed(version("2.0.0"), Err("the metadata isn't fresh".into()))),
+            false => host.memory = Memory::new("host".into(), host.memory.record),
+        }
+        if let Action::Wait { until_unix_s, .. } = host.step(None) {
+            assert!(until_unix_s <= closes, "it sleeps over the window's end");
+        }
+        host.now = closes;
+        host.note(Event::Paused);
+        host.memory.working = Default::default();
+        let Action::TakeBack(taken, why) = host.step(None) else { panic!("{heard}: it stays offered") };
+        assert!(taken == version("2.0.0") && why.contains("window"), "{why}");
+        (host.next_boot, host.writing) = (version("1.0.0"), Some(version("2.0.0")));
+        host.note(Event::TakenBack(version("2.0.0"), Ok(())));
+        host.note(Event::Resumed);
+        host.look(Some(("2.0.0", Some(0))));
+        let opens = Some(START + 26 * 3600);
+        assert_eq!(host.why(), Why::Window(version("2.0.0"), opens), "it is written already");
+    }
+}
+
+fn clone(host: &Host) -> Host {
+    let (memory, bad) = (host.memory.clone(), host.bad.clone());
+    let (running, next_boot, writing) = (host.running.clone(), host.next_boot.clone(), host.writing.clone());
+    Host { config: host.config.clone(), memory, running, next_boot, writing, bad, ..*host }
+}
+
+#[test]
 fn nothing_is_done_on_metadata_that_is_not_fresh() {
     let mut host = Host::new(locked(Reboot::Now));
     host.look(Some(("2.0.0", Some(0))));

@@ -34,6 +34,8 @@ pub struct Record {
     pub lock: Lock,
     /// A release that was written whole, but isn't offered.
     pub staged: Option<Version>,
+    /// A release that the policy itself offered, or was about to; what an operator installed isn't.
+    pub offered: Option<Version>,
     /// A restart that was asked for.
     pub restart: Option<Restart>,
     /// A release that restarts didn't lead to, and how many.
