@@ -26,7 +26,7 @@ TOOLS     := target/debug
 IMAGE     := $(TOOLS)/keel-image
 PACKAGES  := build-essential busybox-static ca-certificates casync containerd cpio cryptsetup-bin dosfstools e2fsprogs \
              erofs-utils git iproute2 crun kmod mtools nftables openssl ovmf docker-registry podman qemu-system-x86 rauc \
-             runc sbsigntool skopeo squashfs-tools strace swtpm xz-utils zstd util-linux docker-compose apparmor secilc socat uidmap
+             runc sbsigntool skopeo squashfs-tools strace swtpm xz-utils zstd util-linux procps docker-compose apparmor secilc socat uidmap
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 FAULTS    := hang-init never-ready panic-init

@@ -77,8 +77,8 @@ pub struct Api {
     /// Role of those that neither `users` nor their own unit names; `admin` by default.
     #[serde(default)]
     pub default_role: Role,
-    /// Whether calls that change nothing are in the audit log, too.
-    #[serde(default)]
+    /// Whether calls that change nothing are in the audit log, too; they are by default.
+    #[serde(default = "yes")]
     pub audit_reads: bool,
 }
 
@@ -226,7 +226,7 @@ impl Default for Settings {
                 issuer_key_pem: None,
                 users: Vec::new(),
                 default_role: Role::Admin,
-                audit_reads: false,
+                audit_reads: true,
             },
             update: Update {
                 url: None,

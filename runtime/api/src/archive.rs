@@ -61,7 +61,8 @@ pub async fn put(call: Call) -> Answer {
     let (engine, name) = (call.context.engine.clone(), call.name);
     let mut body = BodyReader::limited(call.body);
     blocking(move || {
-        let result = engine.write_archive(&name, &path, keep_kinds, as_user, &mut body);
+        let written = engine.write_archive(&name, &path, keep_kinds, as_user, &mut body);
+        let result = body.or_drain(written);
         drop(permit);
         Ok(result?)
     })

@@ -21,9 +21,6 @@ use crate::roles::require_to_create;
 use crate::router::Answer;
 use keel_spec::api::ErrorCode;
 
-/// Most bytes that are still taken from a client whose build failed while it was sending: one that is cut off never sees
-/// why.
-const MAX_DRAINED_BYTES: u64 = 64 << 30;
 /// Most names of one image.
 const MAX_NAMES: usize = 64;
 
@@ -63,9 +60,8 @@ pub async fn build(call: Call) -> Answer {
             told = true;
             send(&line(&what))
         });
-        let built = built.map(|id| options.names.iter().for_each(|name| call.context.engine.tell_tagged(&id, name)));
+        let built = context.or_drain(built).map(|id| options.names.iter().for_each(|name| call.context.engine.tell_tagged(&id, name)));
         if let Err(error) = built {
-            let _ = std::io::copy(&mut std::io::Read::take(&mut context, MAX_DRAINED_BYTES), &mut std::io::sink());
             let message = error.chain();
             log::info!("a build failed: {message}");
             if told {

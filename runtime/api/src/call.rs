@@ -75,6 +75,8 @@ pub fn long_permit(context: &Context) -> Result<OwnedSemaphorePermit, Failure> {
         .map_err(|_| Failure::unavailable("too many waits, logs and attached streams are open: close some"))
 }
 
+/// Most bytes that are still taken from a client after a failure.
+const MAX_DRAINED_BYTES: u64 = 64 << 30;
 /// Longest pause that a client may make over an archive before it is cut off.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes that are sent at once.
@@ -134,12 +136,14 @@ impl Write for ChannelWriter {
 pub struct BodyReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
-    /// Where it waits for chunks with a limit; `None`: without one.
-    limited: Option<Handle>,
+    /// Where it waits for chunks, and whether with a limit.
+    runtime: Handle,
+    is_limited: bool,
 }
 
 impl BodyReader {
-    /// Starts to read a body. Chunks wait in a short queue, so the client is slowed to the reader's pace.
+    /// Starts to read a body. Chunks wait in a short queue, so the client is slowed to the reader's pace. To be called on
+    /// a thread of the runtime.
     pub fn new(mut body: Incoming) -> Self {
         let (sender, chunks) = mpsc::channel(4);
         tokio::spawn(async move {
@@ -156,25 +160,31 @@ impl BodyReader {
                 }
             }
         });
-        Self { chunks, current: Bytes::new(), limited: None }
+        Self { chunks, current: Bytes::new(), runtime: Handle::current(), is_limited: false }
     }
 
-    /// The same, but a client that sends nothing for [`STALL_LIMIT`] is cut off. To be called on a thread of the
-    /// runtime.
+    /// The same, but a client that sends nothing for [`STALL_LIMIT`] is cut off.
     pub fn limited(body: Incoming) -> Self {
-        Self { limited: Some(Handle::current()), ..Self::new(body) }
+        Self { is_limited: true, ..Self::new(body) }
+    }
+
+    /// What came of the body; after a failure the rest of it is taken, too: a client that is cut off while it sends never
+    /// sees why.
+    pub fn or_drain<T, E>(&mut self, result: Result<T, E>) -> Result<T, E> {
+        if result.is_err() {
+            self.is_limited = true;
+            let _ = io::copy(&mut self.take(MAX_DRAINED_BYTES), &mut io::sink());
+        }
+        result
     }
 
     fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
-        let chunk = match &self.limited {
-            None => self.chunks.blocking_recv(),
-            Some(runtime) => {
-                let chunks = &mut self.chunks;
-                let received = runtime.block_on(async { tokio::time::timeout(STALL_LIMIT, chunks.recv()).await });
-                received.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client stalls"))?
-            }
-        };
-        chunk.transpose()
+        if !self.is_limited {
+            return self.chunks.blocking_recv().transpose();
+        }
+        let chunks = &mut self.chunks;
+        let received = self.runtime.block_on(async { tokio::time::timeout(STALL_LIMIT, chunks.recv()).await });
+        received.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client stalls"))?.transpose()
     }
 }
 

@@ -8,6 +8,7 @@ use keel_engine::Engine;
 use keel_spec::config::Settings;
 use tokio::sync::Semaphore;
 
+use crate::audit::Reads;
 use crate::host::Host;
 
 /// What all endpoints share.
@@ -24,6 +25,8 @@ pub struct Context {
     pub tls_listen: Option<String>,
     /// Where images and containers are.
     pub state: PathBuf,
+    /// Calls that changed nothing, for the audit log.
+    pub reads: Arc<Reads>,
     /// Faults of this daemon's own start, for the status.
     pub problems: Vec<String>,
     /// Leave to block for long; see [`crate::call::long_permit`].

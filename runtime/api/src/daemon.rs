@@ -198,6 +198,7 @@ async fn serve(
         settings,
         state: options.state.clone(),
         problems,
+        reads: Arc::default(),
         long_calls: Arc::new(Semaphore::new(MAX_LONG_CALLS)),
     });
     tokio::spawn(server::serve_unix(local, Arc::clone(&context), ending.clone()));

@@ -55,7 +55,10 @@ async fn import(call: Call) -> Answer {
     let engine = call.context.engine.clone();
     streamed(call.context, move |store, progress| {
         let id = match address {
-            None => store.import(&mut body, &import)?,
+            None => {
+                let imported = store.import(&mut body, &import);
+                body.or_drain(imported)?
+            }
             Some(address) => store.import_from(&address, &import, progress)?,
         };
         engine.tell_of_image("import", &id);
@@ -77,7 +80,8 @@ pub async fn load(call: Call) -> Answer {
                 progress(step);
             }
         };
-        let loaded = store.load(&mut body, &mut watch)?;
+        let loaded = store.load(&mut body, &mut watch);
+        let loaded = body.or_drain(loaded)?;
         loaded.iter().for_each(|image| engine.tell_of_image("load", &image.id));
         if told {
             return Ok(Vec::new());

@@ -232,7 +232,7 @@ async fn dispatch(context: Arc<Context>, caller: Arc<Caller>, request: Request<I
         Some(object) if name.is_empty() => object.to_owned(),
         _ => name.clone(),
     };
-    let audited = route.need != Need::Read || context.settings.api.audit_reads;
+    let (reads, reads_told) = (Arc::clone(&context.reads), context.settings.api.audit_reads);
     let answer = match allow(&context, &caller, route, &method, &name).await {
         Ok(()) => {
             let caller = Arc::clone(&caller);
@@ -244,9 +244,12 @@ async fn dispatch(context: Arc<Context>, caller: Arc<Caller>, request: Request<I
         }
     };
     let status = answer.as_ref().map_or_else(|failure| failure.status, Response::status);
-    if audited || status == StatusCode::FORBIDDEN {
-        let (method, route) = (method.as_str(), route.pattern);
-        audit::log(&audit::Entry { caller: &caller, method, route, object: &object, status, took: begun.elapsed() });
+    let (method, took) = (method.as_str(), begun.elapsed());
+    let entry = audit::Entry { caller: &caller, method, route: route.pattern, object: &object, status, took };
+    if route.need != Need::Read || status == StatusCode::FORBIDDEN {
+        audit::log(&entry);
+    } else if reads_told {
+        reads.log(&entry);
     }
     answer
 }

@@ -4,6 +4,7 @@
 pub mod http;
 pub mod machine;
 pub mod parent;
+pub mod registry;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,23 @@ impl Daemon {
 
     /// The same with a machine config, in a folder that may have been another's.
     pub fn start_in(folder: tempfile::TempDir, config: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_keel-runtime")), folder, config)
+    }
+
+    /// The same with its state on a disk of so many MiB, which nobody else sees.
+    pub fn start_on_disk(mib: u32, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("state")).unwrap();
+        let mut command = Command::new("unshare");
+        let script = format!("mount -t tmpfs -o size={mib}m,mode=755 disk \"$0\" && exec \"$@\"");
+        command.args(["--mount", "--", "sh", "-c", &script]).arg(folder.path().join("state"));
+        command.arg(env!("CARGO_BIN_EXE_keel-runtime"));
+        Self::start_by(command, folder, config)
+    }
+
+    fn start_by(mut command: Command, folder: tempfile::TempDir, config: &str) -> Self {
         std::fs::write(folder.path().join("keel.toml"), config).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_keel-runtime"))
+        let child = command
             .args(["--standalone", "--state"])
             .arg(folder.path().join("state"))
             .arg("--socket")
@@ -52,6 +68,14 @@ impl Daemon {
         self.child.wait().unwrap();
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
         Self::start_in(folder, config)
+    }
+
+    /// Bytes that are free on the disk of its state, as it sees it.
+    pub fn free_bytes(&self) -> u64 {
+        let state = self.folder.path().join("state");
+        let seen = format!("/proc/{}/root{}", self.child.id(), state.display());
+        let disk = rustix::fs::statvfs(seen).unwrap();
+        disk.f_bavail * disk.f_frsize
     }
 
     /// The API's socket.

@@ -80,6 +80,11 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args> {
             args.operands.extend(parser.raw_args()?);
             break;
         }
+        // Options of ps(1) come behind the ID, and `--format` may, too.
+        if args.verb == "ps" && args.operands.len() == 1 && !is_own_option(&mut parser, &known) {
+            args.operands.extend(parser.raw_args()?);
+            break;
+        }
         let Some(arg) = parser.next()? else { break };
         let found = match &arg {
             Arg::Long(name) => known.iter().find(|k| k.name == *name).copied(),
@@ -98,12 +103,24 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args> {
                     args.options.entry(option.name).or_default().push(value);
                 }
             }
-            // Those of ps(1), which come behind the ID, change nothing.
-            (_, None) if args.verb == "ps" && !args.operands.is_empty() => {}
             (other, None) => return Err(other.unexpected().into()),
         }
     }
     Ok(args)
+}
+
+/// Whether the next word is an option that this program knows, by its long name or its letter; or there is none.
+fn is_own_option(parser: &mut lexopt::Parser, known: &[Known]) -> bool {
+    let next = parser.try_raw_args().and_then(|words| words.peek().map(|word| word.to_string_lossy().into_owned()));
+    let Some(word) = next else { return true };
+    match word.strip_prefix("--").map(|name| name.split('=').next().unwrap_or_default()) {
+        Some(name) => known.iter().any(|option| option.name == name),
+        None => word.strip_prefix('-').is_some_and(|letters| {
+            let mut letters = letters.chars();
+            let first = letters.next();
+            letters.next().is_none() && known.iter().any(|option| option.letter.is_some() && option.letter == first)
+        }),
+    }
 }
 
 use lexopt::ValueExt;
@@ -220,7 +237,9 @@ mod tests {
 
     #[test]
     fn what_a_verb_does_not_know_is_refused() {
-        assert!(args("ps c1 -e --format json -x").unwrap().has("format"), "but for options of ps(1)");
+        let ps = args("ps c1 --format json -o pid,args --forest").unwrap();
+        assert!(ps.text("format").unwrap() == Some("json") && ps.operands == ["c1", "-o", "pid,args", "--forest"]);
+        assert_eq!(args("ps c1 -ef -f").unwrap().operands, ["c1", "-ef", "-f"], "those of ps(1) are left to it");
         assert!(args("ps -e c1").is_err());
         assert!(args("state --bundle /b c1").is_err());
         assert!(args("kill --al c1").is_err());

@@ -122,7 +122,7 @@ fn stats(cgroup: &Path) -> Value {
         "pids": pids,
         "blkio": { "ioServiceBytesRecursive": io(cgroup, [("rbytes", "Read"), ("wbytes", "Write")]),
                    "ioServicedRecursive": io(cgroup, [("rios", "Read"), ("wios", "Write")]) },
-        "hugetlb": {},
+        "hugetlb": huge_pages(cgroup),
         "intel_rdt": {},
         "network_interfaces": null,
     });
@@ -146,6 +146,23 @@ fn pressure(cgroup: &Path, name: &str) -> Option<Value> {
         Some((kind.to_owned(), Value::Object(rest.split_ascii_whitespace().filter_map(number).collect())))
     };
     Some(Value::Object(text.lines().filter_map(line).collect()))
+}
+
+/// `hugetlb.2MB.current` and its like, by size.
+fn huge_pages(cgroup: &Path) -> Value {
+    let entries = std::fs::read_dir(cgroup).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let size = |name: String| {
+        let size = name.strip_prefix("hugetlb.")?.strip_suffix(".current")?;
+        (!size.contains('.')).then(|| size.to_owned())
+    };
+    let usage = |size: String| {
+        let file = |what: &str| format!("hugetlb.{size}.{what}");
+        let failed = flat(cgroup, &file("events")).get("max").copied().unwrap_or(0);
+        let usage = json!({ "usage": single(cgroup, &file("current")).unwrap_or(0), "failcnt": failed });
+        (size, usage)
+    };
+    Value::Object(names.filter_map(size).map(usage).collect())
 }
 
 /// `io.stat`, a line for each device.
@@ -175,6 +192,9 @@ mod tests {
             ("cpu.stat", "usage_usec 7\nuser_usec 5\nsystem_usec 2\n"),
             ("memory.current", "4096\n"),
             ("memory.max", "max\n"),
+            ("hugetlb.2MB.current", "4194304\n"),
+            ("hugetlb.2MB.rsvd.current", "0\n"),
+            ("hugetlb.2MB.events", "max 5\n"),
             ("pids.current", "3\n"),
             ("pids.max", "10\n"),
             ("cpu.pressure", "some avg10=0.50 avg60=0.00 avg300=0.00 total=12\nfull avg10=0.00 total=3\n"),
@@ -190,6 +210,7 @@ mod tests {
             (&stats["cpu"]["psi"]["some"]["avg10"], &stats["cpu"]["psi"]["full"]["total"]),
             (&0.5.into(), &3.into())
         );
+        assert_eq!(stats["hugetlb"], serde_json::json!({ "2MB": { "usage": 4_194_304, "failcnt": 5 } }));
         assert!(stats["memory"].get("psi").is_none());
         assert_eq!(stats["blkio"]["ioServiceBytesRecursive"][1]["value"], 2);
     }

@@ -1,9 +1,12 @@
-//! `ps`: the processes in a container, as the host numbers them; the table is that of ps(1) with `-ef`.
+//! `ps`: the processes in a container, as the host numbers them; the table is that of ps(1) with `-ef`, or with the options
+//! behind the ID, by the host's own program.
+
+use std::process::{Command, Stdio};
 
 use super::Result;
 use super::args::Args;
 use super::record;
-use super::report::Failure;
+use super::report::{Doing, Failure};
 use super::show::print;
 
 /// Clock ticks in a second, as `/proc` counts time on x86-64 (`USER_HZ`).
@@ -17,6 +20,7 @@ pub(super) fn ps(args: &Args) -> Result<u8> {
     let pids = container.pids()?;
     match args.text("format")? {
         Some("json") => print(&serde_json::to_string(&pids)?)?,
+        None | Some("table" | "") if args.operands.len() > 1 => by_program(args, &pids)?,
         None | Some("table" | "") => {
             print("UID          PID    PPID  C STIME TTY          TIME CMD")?;
             let booted = booted();
@@ -27,6 +31,36 @@ pub(super) fn ps(args: &Args) -> Result<u8> {
         Some(other) => return Err(Failure::new(format!("--format {other:?}: json and table are known"))),
     }
     Ok(0)
+}
+
+/// The lines of ps(1) that are about these processes, and its headings.
+fn by_program(args: &Args, pids: &[u32]) -> Result<()> {
+    let mut command = Command::new("ps");
+    let output = command.args(&args.operands[1..]).stdin(Stdio::null()).output();
+    let output = output.doing(|| "run ps, whose options these are: is the package procps installed?".into())?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure::new(format!(
+            "ps refuses its options: {}",
+            said.trim().lines().next().unwrap_or_default()
+        )));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines =
+        chosen(&text, pids).ok_or_else(|| Failure::new("ps shows no column PID: ask for it, as in `-o pid,args`"))?;
+    lines.iter().try_for_each(|line| print(line))
+}
+
+/// `None`: there is no column of process IDs.
+fn chosen<'a>(table: &'a str, pids: &[u32]) -> Option<Vec<&'a str>> {
+    let mut lines = table.lines();
+    let heading = lines.next()?;
+    let column = heading.split_ascii_whitespace().position(|word| word == "PID")?;
+    let is_of_it = |line: &&str| {
+        let pid = line.split_ascii_whitespace().nth(column).and_then(|word| word.parse().ok());
+        pid.is_some_and(|pid: u32| pids.contains(&pid))
+    };
+    Some(std::iter::once(heading).chain(lines.filter(is_of_it)).collect())
 }
 
 /// When the kernel started, in seconds since 1970.
@@ -75,7 +109,14 @@ fn row(user: &str, pid: u32, stat: &str, command: &str, booted: u64) -> Option<S
 
 #[cfg(test)]
 mod tests {
-    use super::row;
+    use super::{chosen, row};
+
+    #[test]
+    fn of_the_programs_lines_those_of_the_container_are_shown() {
+        let table = "  PPID    PID CMD\n     1      7 a\n     7     42 b c\n    42    420 d\n";
+        assert_eq!(chosen(table, &[42, 7]).unwrap(), ["  PPID    PID CMD", "     1      7 a", "     7     42 b c"]);
+        assert!(chosen("CMD\nx\n", &[42]).is_none() && chosen("", &[42]).is_none());
+    }
 
     #[test]
     fn a_row_is_as_ps_shows_it() {

@@ -46,6 +46,7 @@ pub(super) const CASES: &[Case] = &[
     Case::v2("exec.in-a-paused-container", OTHERS, paused),
     Case::v2("ps.table", OTHERS, ps_table),
     Case::v2("ps.json", OTHERS, ps_json),
+    Case::new("ps.options", OTHERS, ps_options),
     Case::v2("pause.freezes-and-thaws", OTHERS, pause),
     Case::v2("pause.of-a-created-container-and-delete", OTHERS, pause_delete),
     Case::v2("pause.twice", OTHERS, pause_twice),
@@ -348,6 +349,17 @@ fn ps_json(lab: &Lab) -> Result<()> {
     let pids: Vec<u64> = pids.as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
     ensure!(pids.contains(&u64::from(container.pid)), "{} isn't in {pids:?}", container.pid);
     same!(pids.len(), 3, "processes");
+    container.finish()
+}
+
+/// Not in bare guests, which have no ps(1).
+fn ps_options(lab: &Lab) -> Result<()> {
+    let (container, _) = lab.hold(&lab.spec(), json!([]))?;
+    let text = lab.call_ok(&["ps", &container.id, "-eo", "ppid,pid,comm"])?.stdout;
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    same!(rows[0], ["PPID", "PID", "COMMAND"], "headings");
+    same!(rows.len(), 2, "lines");
+    same!(rows[1][1..], [container.pid.to_string().as_str(), "probe"], "process");
     container.finish()
 }
 
