@@ -1,5 +1,6 @@
 //! What is tested end to end: every machine starts through firmware and boot loader.
 
+mod any_image;
 mod any_write;
 mod bad_input;
 mod boot;
@@ -31,6 +32,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "power-cut-states",
         about: "a first boot and an update recorded write by write: every state boots whole, some drawn at random do so really",
         run: any_write::any_write,
+    },
+    Scenario {
+        name: "power-cut-images",
+        about: "a pull, a build and a commit recorded write by write: in every state images are whole or absent",
+        run: any_image::any_image,
     },
     Scenario {
         name: "fallback-hang",

@@ -48,9 +48,8 @@ struct Recorded {
 }
 
 pub(super) fn any_write(build: &Build) -> Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
-    let seed = asked(SEED)?.unwrap_or(now);
-    let count = asked(BOOTED)?.unwrap_or(DEFAULT_BOOTED);
+    let seed = asked_or(SEED, now_s())?;
+    let count = asked_or(BOOTED, DEFAULT_BOOTED)?;
     println!("        {SEED}={seed} {BOOTED}={count}");
     let fixture = Fixture::new(build, "power-cut-states")?;
     fixture.publish(SECOND, Variant::Good)?;
@@ -73,9 +72,15 @@ pub(super) fn any_write(build: &Build) -> Result<()> {
     Ok(())
 }
 
-fn asked(name: &str) -> Result<Option<u64>> {
+/// Seconds since 1970.
+pub(super) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs())
+}
+
+/// The number in a variable, if it is set.
+pub(super) fn asked_or(name: &str, otherwise: u64) -> Result<u64> {
     let text = std::env::var(name).ok();
-    text.map(|text| text.parse().with_context(|| format!("{name}={text}: want a number"))).transpose()
+    text.map_or(Ok(otherwise), |text| text.parse().with_context(|| format!("{name}={text}: want a number")))
 }
 
 fn tell(bad: &[String]) -> String {
@@ -113,14 +118,14 @@ fn copy_disk(from: &Path, to: &Path) -> Result<()> {
     Ok(File::options().write(true).open(to)?.set_len(DISK_BYTES)?)
 }
 
-fn open(disk: &Path) -> Result<File> {
+pub(super) fn open(disk: &Path) -> Result<File> {
     File::options().read(true).write(true).open(disk).with_context(|| format!("open {}", disk.display()))
 }
 
-/// A copy of the disk in a state.
-fn in_state(recorded: &Recorded, state: &State, path: &Path) -> Result<()> {
-    copy_disk(&recorded.before, path)?;
-    recorded.recording.apply(state, &open(path)?)
+/// A copy of a disk, brought to a state.
+pub(super) fn in_state(before: &Path, recording: &Recording, state: &State, path: &Path) -> Result<()> {
+    copy_disk(before, path)?;
+    recording.apply(state, &open(path)?)
 }
 
 #[derive(Default)]
@@ -281,25 +286,28 @@ fn check_file_systems(fixture: &Fixture, recorded: &Recorded, random: &mut Rando
     for number in 0..FILE_SYSTEMS {
         let ends = if number % 2 == 0 { (0, recorded.booted) } else { (0, recorded.recording.ops.len()) };
         let state = recorded.recording.choose(ends.0, ends.1, random);
-        in_state(recorded, &state, &path)?;
+        in_state(&recorded.before, &recorded.recording, &state, &path)?;
         cut_out(&path, offset, &alone)?;
-        let output = Command::new("e2fsck")
-            .args(["-f", "-p"])
-            .arg(&alone)
-            .output()
-            .context("run e2fsck: is the package e2fsprogs installed?")?;
-        // 1: mended by itself, as a mount does (e2fsck(8)).
-        if !matches!(output.status.code(), Some(0 | 1)) {
-            bail!("{state:?}: the state's file system: {}", String::from_utf8_lossy(&output.stdout));
-        }
+        check_file_system(&alone).with_context(|| format!("{state:?}"))?;
     }
     println!("        {FILE_SYSTEMS} states of the state's file system checked");
     fs::remove_file(alone)?;
     Ok(fs::remove_file(path)?)
 }
 
+/// Replays a file system's journal; nothing may be wrong then that a person would have to decide on.
+pub(super) fn check_file_system(alone: &Path) -> Result<()> {
+    let output = Command::new("e2fsck").args(["-f", "-p"]).arg(alone).output();
+    let output = output.context("run e2fsck: is the package e2fsprogs installed?")?;
+    // 1: mended by itself, as a mount does (e2fsck(8)).
+    if !matches!(output.status.code(), Some(0 | 1)) {
+        bail!("the state's file system: {}", String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(())
+}
+
 /// A file of its own for what is on a disk from an offset on: e2fsck replays no journal inside of another file.
-fn cut_out(disk: &Path, offset: u64, out: &Path) -> Result<()> {
+pub(super) fn cut_out(disk: &Path, offset: u64, out: &Path) -> Result<()> {
     let (disk, out) = (open(disk)?, File::create(out)?);
     let end = disk.metadata()?.len();
     out.set_len(end - offset)?;

@@ -60,7 +60,9 @@ pub async fn build(call: Call) -> Answer {
             told = true;
             send(&line(&what))
         });
-        let built = context.or_drain(built).map(|id| options.names.iter().for_each(|name| call.context.engine.tell_tagged(&id, name)));
+        let built = context
+            .or_drain(built)
+            .map(|id| options.names.iter().for_each(|name| call.context.engine.tell_tagged(&id, name)));
         if let Err(error) = built {
             let message = error.chain();
             log::info!("a build failed: {message}");

@@ -37,7 +37,12 @@ fn is_disk_full(text: &str) -> bool {
 }
 
 /// Fails by the full disk; afterwards as much is free as before.
-fn must_fail(daemon: &Daemon, words: &[&str], input: &[u8], client: impl FnOnce(&[&str], &[u8]) -> std::process::Output) {
+fn must_fail(
+    daemon: &Daemon,
+    words: &[&str],
+    input: &[u8],
+    client: impl FnOnce(&[&str], &[u8]) -> std::process::Output,
+) {
     let before = daemon.free_bytes();
     let output = client(words, input);
     assert!(!output.status.success() && is_disk_full(&told(&output)), "{words:?}: {}", told(&output));
