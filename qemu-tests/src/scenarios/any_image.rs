@@ -242,9 +242,9 @@ fn boot(build: &Build, fixture: &Fixture, recorded: &Recorded, state: &State) ->
     let names: Vec<String> = listed.lines().map(str::to_owned).collect();
     none_is_missing(recorded, state, &names)?;
     let script = "busybox find / -xdev -type f -exec busybox cat {} + >/dev/null && echo all";
-    for name in &names {
-        let read = host.docker_ok(&["run", "--rm", "--network", "none", name, "sh", "-c", script])?;
-        ensure!(read == "all", "{name}: {read}");
+    for id in host.docker_ok(&["images", "-aq"])?.lines() {
+        let read = host.docker_ok(&["run", "--rm", "--network", "none", id, "sh", "-c", script])?;
+        ensure!(read == "all", "{id} of {names:?}: {read}");
     }
     host.keelctl_ok(&["poweroff"])?;
     machine.wait_off(Duration::from_secs(120))?;

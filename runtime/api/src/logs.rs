@@ -71,6 +71,7 @@ pub async fn logs(call: Call) -> Answer {
         since_unix_ns: call.query.text("since").map(unix_ns).transpose()?.filter(|ns| *ns > 0),
         until_unix_ns: call.query.text("until").map(unix_ns).transpose()?.filter(|ns| *ns > 0),
         timestamps: call.query.flag("timestamps"),
+        details: call.query.flag("details"),
         tail: tail(call.query.text("tail")),
         follow: call.query.flag("follow"),
     };

@@ -76,6 +76,14 @@ fn logs_are_kept_as_asked_for() {
     let kept = daemon.ok(&["logs", "one"]);
     assert!(kept.ends_with("20000") && kept.len() < 3 * 8192, "{} bytes", kept.len());
     assert_eq!(daemon.ok(&["inspect", "--format", "{{.HostConfig.LogConfig.Type}}", "one"]), "local");
+    let options = ["--label", "team=a b", "-e", "A=1", "--log-opt", "labels=team,none", "--log-opt", "env=A"];
+    let more = ["--log-opt", "tag={{.Name}}", "--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=1m"];
+    let words = ["--name", "three", "--network", "none", "box:1", "seq", "1", "2"];
+    assert!(daemon.docker(&[&["run"], &options[..], &more, &words].concat(), b"").status.success());
+    assert_eq!(daemon.ok(&["logs", "three"]), "1\n2");
+    let before = "A=1,tag=three,team=a+b";
+    assert_eq!(daemon.ok(&["logs", "--details", "three"]), format!("{before} 1\n{before} 2"));
+    refused(&daemon.run(&["--log-opt", "tag={{.Other}}", "box:1", "true"], b""), "{{.Other}}");
     let silent = ["run", "--name", "two", "--log-driver", "none", "--network", "none", "box:1", "seq", "1", "3"];
     assert_eq!(text(&daemon.docker(&silent, b"")), "1\n2\n3", "who is attached sees it");
     refused(&daemon.docker(&["logs", "two"], b""), "configured logging driver does not support reading");

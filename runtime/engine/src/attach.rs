@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Doing, Error};
 use crate::log::reader::{Cursor, From, Want};
 use crate::output::{AttachOptions, Attachment, LogOptions, LogReader, StdinWriter};
+use crate::plan::attributes::details;
 use crate::plan::logging::logging;
 
 impl Engine {
@@ -32,6 +33,7 @@ impl Engine {
             since_ns: options.since_unix_ns.unwrap_or(0),
             until_ns: options.until_unix_ns.unwrap_or(u64::MAX),
             timestamps: options.timestamps,
+            details: if options.details { details(&container.config()) } else { Vec::new() },
             // One that doesn't run writes nothing, so its followers would wait for nothing.
             follow: (options.follow && begun).then_some(run),
         };
@@ -53,6 +55,7 @@ impl Engine {
             since_ns: 0,
             until_ns: u64::MAX,
             timestamps: false,
+            details: Vec::new(),
             follow: options.stream.then_some(run),
         };
         let output = cursor(&container, want, if options.logs { From::Start } else { From::End })?;

@@ -45,6 +45,8 @@ pub struct LogOptions {
     pub until_unix_ns: Option<u64>,
     /// A timestamp before each line.
     pub timestamps: bool,
+    /// The attributes that log options name before each line.
+    pub details: bool,
     /// Only the last so many lines; `None`: all.
     pub tail: Option<usize>,
     /// Go on with what is written until the container stops.

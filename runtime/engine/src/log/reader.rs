@@ -34,6 +34,8 @@ pub struct Want {
     pub until_ns: u64,
     /// A timestamp before each line.
     pub timestamps: bool,
+    /// What stands before each line, behind the timestamp; empty: nothing.
+    pub details: Vec<u8>,
     /// The run to follow to its end; `None`: end with what is there.
     pub follow: Option<u64>,
 }
@@ -164,9 +166,12 @@ impl Cursor {
                     Some(frame) => frame,
                     empty => empty.insert(Frame { stream: record.stream, data: Vec::new() }),
                 };
-                if self.want.timestamps && self.line_starts[side] {
-                    frame.data.extend_from_slice(clock::rfc3339(record.unix_ns).as_bytes());
-                    frame.data.push(b' ');
+                if self.line_starts[side] {
+                    if self.want.timestamps {
+                        frame.data.extend_from_slice(clock::rfc3339(record.unix_ns).as_bytes());
+                        frame.data.push(b' ');
+                    }
+                    frame.data.extend_from_slice(&self.want.details);
                 }
                 frame.data.extend_from_slice(record.data);
             }

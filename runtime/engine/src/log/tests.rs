@@ -10,7 +10,15 @@ use crate::Cancel;
 use crate::output::{Frame, Stream};
 
 fn all() -> Want {
-    Want { stdout: true, stderr: true, since_ns: 0, until_ns: u64::MAX, timestamps: false, follow: None }
+    Want {
+        stdout: true,
+        stderr: true,
+        since_ns: 0,
+        until_ns: u64::MAX,
+        timestamps: false,
+        details: Vec::new(),
+        follow: None,
+    }
 }
 
 fn text(mut cursor: Cursor) -> String {
@@ -60,6 +68,8 @@ fn tail_streams_times_and_timestamps_select() {
     assert_eq!(read(&log, Want { since_ns: 2, until_ns: 3, ..all() }, From::Start), "e\nc");
     let stamped = read(&log, Want { timestamps: true, stderr: false, ..all() }, From::Tail(2));
     assert_eq!(stamped, "1970-01-01T00:00:00.000000003Z cd\n1970-01-01T00:00:00.000000004Z last");
+    let detailed = Want { timestamps: true, details: b"a=1 ".to_vec(), stderr: false, ..all() };
+    assert_eq!(read(&log, detailed, From::Tail(1)), "1970-01-01T00:00:00.000000004Z a=1 last");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Where a container's output goes: `--log-driver` and `--log-opt`. All drivers keep it in the container's own folder,
 //! in files of one format; `none` keeps just enough for clients that are attached, and shows it to nobody else.
 
-use bollard_stubs::models::ContainerCreateBody;
+use bollard_stubs::models::{ContainerCreateBody, HostConfigLogConfig};
 
+use super::attributes::check_tag;
 use super::bad;
 use crate::error::Error;
 use crate::log::writer::Keep;
@@ -44,12 +45,15 @@ pub fn logging(body: &ContainerCreateBody) -> Result<Logging, Error> {
             },
             // What is kept is never compressed, so that nothing is lost by saying so.
             ("json-file" | "local", "compress") if value == "false" || driver == "local" => {}
-            // Nothing of the output is ever dropped; and no attributes are kept beside it.
-            (_, "mode") if value == "blocking" => {}
-            (_, "mode") => return bad(format!("log opt mode={value:.40} isn't supported: only blocking is")),
-            ("json-file", "tag" | "labels" | "labels-regex" | "env" | "env-regex") if value.is_empty() => {}
-            ("json-file", "tag" | "labels" | "labels-regex" | "env" | "env-regex") => {
-                return bad(format!("log opt '{key}' isn't supported: lines of logs have no attributes"));
+            // Output never waits for a reader, and nothing of it is dropped, whichever is asked for.
+            (_, "mode") if matches!(value.as_str(), "blocking" | "non-blocking") => {}
+            (_, "mode") => return bad(format!("log opt mode={value:.40}: blocking and non-blocking are known")),
+            (_, "max-buffer-size") if asked_for_non_blocking(asked) => drop(bytes(value)?),
+            ("json-file", "tag") => check_tag(value)?,
+            ("json-file", "labels" | "env") => {}
+            ("json-file", "labels-regex" | "env-regex") if value.is_empty() => {}
+            ("json-file", "labels-regex" | "env-regex") => {
+                return bad(format!("log opt '{key}' isn't supported: name the {} one by one", &key[..key.len() - 6]));
             }
             _ => return bad(format!("unknown log opt '{key:.60}' for {driver} log driver")),
         }
@@ -58,6 +62,11 @@ pub fn logging(body: &ContainerCreateBody) -> Result<Logging, Error> {
         return bad("log options: max-size times max-file is more than 100g");
     }
     Ok(Logging { driver, keep })
+}
+
+fn asked_for_non_blocking(asked: Option<&HostConfigLogConfig>) -> bool {
+    let options = asked.and_then(|config| config.config.as_ref());
+    options.and_then(|options| options.get("mode")).is_some_and(|mode| mode == "non-blocking")
 }
 
 /// `10m`, `1g`, bytes; -1: as much as there may be.
@@ -97,7 +106,12 @@ mod tests {
         assert_eq!(keep, Keep { file_bytes: 10 << 20, files: 3 });
         assert_eq!(of(r#"{"Type":"","Config":{}}"#).unwrap(), of(r#"{"Type":"json-file"}"#).unwrap());
         assert_eq!(of(r#"{"Type":"none"}"#).unwrap().keep, NONE);
-        assert!(of(r#"{"Config":{"mode":"blocking","tag":"","labels":""}}"#).is_ok());
+        for taken in [
+            r#"{"mode":"blocking","tag":"","labels":"","env-regex":""}"#,
+            r#"{"mode":"non-blocking","max-buffer-size":"4m","tag":"{{.Name}}","labels":"a,b","env":"C"}"#,
+        ] {
+            assert!(of(&format!(r#"{{"Config":{taken}}}"#)).is_ok(), "{taken}");
+        }
     }
 
     #[test]
@@ -107,8 +121,10 @@ mod tests {
             (r#"{"Config":{"max-size":"1"}}"#, "max-size"),
             (r#"{"Config":{"max-size":"lots"}}"#, "max-size"),
             (r#"{"Config":{"max-file":"0"}}"#, "max-file"),
-            (r#"{"Config":{"tag":"x"}}"#, "'tag'"),
-            (r#"{"Config":{"mode":"non-blocking"}}"#, "mode=non-blocking"),
+            (r#"{"Config":{"tag":"{{.Other}}"}}"#, "{{.Other}}"),
+            (r#"{"Config":{"labels-regex":"a.*"}}"#, "name the labels one by one"),
+            (r#"{"Config":{"mode":"sometimes"}}"#, "mode=sometimes"),
+            (r#"{"Config":{"mode":"blocking","max-buffer-size":"4m"}}"#, "'max-buffer-size'"),
             (r#"{"Type":"none","Config":{"max-size":"1m"}}"#, "'max-size'"),
             (r#"{"Config":{"max-size":"1g","max-file":"1000"}}"#, "100g"),
         ] {

@@ -7,13 +7,14 @@
 //! - [`users`]: users and groups from the image's own `/etc/passwd` and `/etc/group`
 //! - [`mounts`]: binds, volumes, tmpfs
 //! - [`devices`], [`blkio`]: devices of the host, limits on them
-//! - [`logging`]: where output goes
+//! - [`logging`]: where output goes; [`attributes`]: what `docker logs --details` shows of a container
 //! - [`networks`], [`ports`]: networks, published ports
 //! - [`resources`]: cgroup limits
 //! - [`security`]: namespaces, privileges, filters; [`seccomp`]: filters that clients bring
 //! - [`sysctls`]: kernel parameters
 //! - [`spec`]: all of it as one OCI configuration
 
+pub mod attributes;
 pub mod blkio;
 pub mod devices;
 pub mod logging;
