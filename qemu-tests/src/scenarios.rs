@@ -54,6 +54,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: fallback::unhealthy,
     },
     Scenario {
+        name: "fallback-network",
+        about: "a release that doesn't know the host's network device is left",
+        run: fallback::unconnected,
+    },
+    Scenario {
         name: "fallback-rot",
         about: "a bit flipped in the trial slot: the machine returns to the good one",
         run: fallback::flipped_bit,

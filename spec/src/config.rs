@@ -113,6 +113,9 @@ pub struct Health {
     pub within_s: u32,
     /// Seconds for which it must stay good without a break, 0 to 600, 5 by default.
     pub settle_s: u32,
+    /// Whether the host has to be connected again that was so when the release was installed; it has to by default.
+    #[serde(default = "yes")]
+    pub network: bool,
     /// Whether the containers that should run have to be up, and healthy where that is checked; they have to by default.
     #[serde(default = "yes")]
     pub containers: bool,
@@ -241,6 +244,7 @@ impl Default for Settings {
                 within_s: 120,
                 settle_s: 5,
                 containers: true,
+                network: true,
                 ignore_containers: Vec::new(),
                 checks: Vec::new(),
             },

@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn pending(text: &str) -> State {
-        let pending = Pending { version: version(text), from: version("1.0.0"), at_unix_s: 1 };
+        let pending = Pending { version: version(text), from: version("1.0.0"), at_unix_s: 1, connected: true };
         State { pending: Some(pending), ..State::default() }
     }
 

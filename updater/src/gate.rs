@@ -82,8 +82,14 @@ pub fn services_wrong(services: &[Service]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const HEALTH: Health =
-        Health { within_s: 60, settle_s: 5, containers: true, ignore_containers: Vec::new(), checks: Vec::new() };
+    const HEALTH: Health = Health {
+        within_s: 60,
+        settle_s: 5,
+        network: true,
+        containers: true,
+        ignore_containers: Vec::new(),
+        checks: Vec::new(),
+    };
 
     fn run(observations: &[(u64, &[&str])]) -> Verdict {
         let mut gate = Gate::Waiting;

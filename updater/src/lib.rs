@@ -20,6 +20,7 @@
 //! - [`kexec`]: starting what boots next without the firmware
 //! - [`minimum`]: the least version that this machine accepts
 //! - [`mirrors`]: several places that have a repository's files
+//! - [`network`]: whether this host is connected
 //! - [`offline`]: installs without a repository
 //! - [`operations`]: status, check, install and rollback
 //! - [`pace`]: a bandwidth limit
@@ -61,6 +62,7 @@ pub mod install;
 pub mod kexec;
 pub mod minimum;
 pub mod mirrors;
+pub mod network;
 pub mod offline;
 pub mod operations;
 pub mod pace;

@@ -28,6 +28,7 @@ use crate::install::{Installer, Progress};
 use crate::kexec;
 use crate::minimum::Minimum;
 use crate::mirrors::Mirrors;
+use crate::network;
 use crate::pace::Pace;
 use crate::plan::{self, Facts, Plan, Target};
 use crate::rollback;
@@ -295,6 +296,7 @@ impl Updater {
             version: release.version.clone(),
             from: self.host.running.clone(),
             at_unix_s: host::now_unix_s(),
+            connected: network::is_connected(),
         };
         let proved = matches!(plan, Plan::Offer { to, .. } if to.tries_left.is_none());
         self.state.change(|state| {

@@ -56,6 +56,9 @@ pub struct Pending {
     pub from: Version,
     /// When it was installed, seconds since the Unix epoch.
     pub at_unix_s: u64,
+    /// Whether the host was connected then: so it has to be again.
+    #[serde(default)]
+    pub connected: bool,
 }
 
 /// A release that is being written.

@@ -14,6 +14,7 @@ use crate::fallback::Reason;
 use crate::gate::{self, Gate, OBSERVE_EVERY_MS, Verdict};
 use crate::history::Keeper;
 use crate::host;
+use crate::network;
 use crate::operations::Updater;
 use crate::probe;
 
@@ -31,11 +32,13 @@ pub fn run(updater: &Updater, history: &Keeper, health: &Health) {
         log::warn!("move PID 1's deadline of the trial: {}", crate::failure::chain(&error));
     }
     log::info!("{} is on trial: it must be good within {} s after boot", updater.running(), health.within_s);
+    let pending = updater.state().read().pending.filter(|pending| pending.version == *updater.running());
+    let connected = health.network && pending.is_some_and(|pending| pending.connected);
     let mut gate = Gate::Waiting;
     let (mut last, mut runs) = (Vec::new(), Runs::new());
     // Bounded: the gate gives a verdict at the latest settle_s after within_s.
     loop {
-        let wrong = observe(health, &mut runs);
+        let wrong = observe(health, connected, &mut runs);
         if wrong != last {
             for line in &wrong {
                 log::info!("trial: {line}");
@@ -52,12 +55,16 @@ pub fn run(updater: &Updater, history: &Keeper, health: &Health) {
     }
 }
 
-fn observe(health: &Health, runs: &mut Runs) -> Vec<String> {
+/// What is wrong now. `connected`: the network has to be there.
+fn observe(health: &Health, connected: bool, runs: &mut Runs) -> Vec<String> {
     let services = control::Client::connect().and_then(|mut pid1| pid1.services());
     let mut wrong = match services {
         Ok(services) => gate::services_wrong(&services),
         Err(error) => vec![format!("PID 1 not answering ({})", crate::failure::chain(&error))],
     };
+    if connected && !network::is_connected() {
+        wrong.push("no network, which there was when it was installed".into());
+    }
     if wrong.is_empty() && health.containers {
         wrong = containers::wrong(Path::new(paths::API_SOCKET), &health.ignore_containers, runs);
     }

@@ -29,6 +29,12 @@ pub(super) fn unhealthy(build: &Build) -> Result<()> {
     falls_back(&fixture, Variant::NeverReady, &["runtime"])
 }
 
+pub(super) fn unconnected(build: &Build) -> Result<()> {
+    let mut fixture = Fixture::new(build, "fallback-network")?;
+    fixture.one_try();
+    falls_back(&fixture, Variant::NoNetwork, &["network"])
+}
+
 /// Installs a bad release, reboots, and waits for the good one to come back and to name the bad one and its reason.
 fn falls_back(fixture: &Fixture, variant: Variant, reasons: &[&str]) -> Result<()> {
     fixture.publish(SECOND, variant)?;

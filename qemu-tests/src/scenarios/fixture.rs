@@ -25,13 +25,15 @@ pub enum Variant {
     HangInit,
     /// The runtime never says that it is ready.
     NeverReady,
+    /// The kernel doesn't take the driver of its network device.
+    NoNetwork,
 }
 
 impl Variant {
     /// Which file of the root is replaced by which program.
     fn replacement(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Good => None,
+            Self::Good | Self::NoNetwork => None,
             Self::PanicInit => Some(("/usr/lib/keel/init", "panic-init")),
             Self::HangInit => Some(("/usr/lib/keel/init", "hang-init")),
             Self::NeverReady => Some(("/usr/lib/keel/runtime", "never-ready")),
@@ -42,6 +44,7 @@ impl Variant {
     fn cmdline(self) -> &'static str {
         match self {
             Self::HangInit => "keel.watchdog_s=10",
+            Self::NoNetwork => "module_blacklist=virtio_net",
             Self::Good | Self::PanicInit | Self::NeverReady => "",
         }
     }

@@ -49,9 +49,16 @@ async fn assemble(context: &Context) -> Status {
     }
     problems.extend(services.iter().filter(|service| is_down(service)).map(describe_down));
     problems.extend(context.engine.declared_problems());
+    let release = Release::running();
+    if system.as_ref().is_some_and(|system| is_time_unknown(system, &release, unix_s(), uptime_ms() / 1000)) {
+        problems.push(
+            "the time isn't known: the clock was behind this release's build time, from which it goes on, and no time \
+             server has set it; what has expired meanwhile may seem valid (`keelctl logs time`)"
+                .into(),
+        );
+    }
     // One program that is down fails several questions with the same words.
     problems.dedup();
-    let release = Release::running();
     let addresses = addresses::current().unwrap_or_default();
     let counts = context.engine.counts();
     let advertised_host = advertised_host(context, &addresses);
@@ -106,6 +113,16 @@ fn health(system: Option<&System>, services: &[Service]) -> Health {
     } else {
         Health::Degraded
     }
+}
+
+/// Whether the clock still goes on from the release's build time, to which it was set at boot. Whoever sets it sets it
+/// further.
+fn is_time_unknown(system: &System, release: &Release, now_unix_s: u64, uptime_s: u64) -> bool {
+    system.clock_behind && now_unix_s <= release.built_unix_s.saturating_add(uptime_s)
+}
+
+fn unix_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn is_down(service: &Service) -> bool {
@@ -198,6 +215,18 @@ mod tests {
             stages: Vec::new(),
             shutting_down: None,
         }
+    }
+
+    #[test]
+    fn a_clock_that_nobody_has_set_is_a_problem() {
+        let release = Release { version: String::new(), profile: String::new(), built_unix_s: 1_000_000 };
+        let behind = System { clock_behind: true, ..system(false) };
+        assert!(
+            is_time_unknown(&behind, &release, 1_000_050, 55),
+            "set to the build time 5 s after the kernel's start"
+        );
+        assert!(!is_time_unknown(&behind, &release, 1_700_000, 55), "a server has set it");
+        assert!(!is_time_unknown(&system(false), &release, 1_000_050, 55), "it was ahead, and so known");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Release {
     pub version: String,
     /// Its profile, `cloud` or `metal`; empty where the file doesn't tell.
     pub profile: String,
+    /// When it was built, seconds since the Unix epoch; 0 where the file doesn't tell.
+    pub built_unix_s: u64,
 }
 
 impl Release {
@@ -33,7 +35,8 @@ impl Release {
         let ours = get("ID").is_some_and(|id| id == "keel");
         let version = get("VERSION_ID").filter(|_| ours).unwrap_or_else(|| env!("CARGO_PKG_VERSION").into());
         let profile = get("VARIANT_ID").filter(|_| ours).unwrap_or_default();
-        Self { version, profile }
+        let built_unix_s = get("BUILD_UNIX_S").filter(|_| ours).and_then(|text| text.parse().ok()).unwrap_or(0);
+        Self { version, profile, built_unix_s }
     }
 }
 
@@ -47,9 +50,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_and_profile_are_found() {
-        let text = "NAME=\"Keel\"\nID=keel\nVERSION_ID=1.2.3\nVARIANT_ID=\"metal\"\n";
-        assert_eq!(Release::parse(text), Release { version: "1.2.3".into(), profile: "metal".into() });
+    fn version_profile_and_build_time_are_found() {
+        let text = "NAME=\"Keel\"\nID=keel\nVERSION_ID=1.2.3\nVARIANT_ID=\"metal\"\nBUILD_UNIX_S=7\n";
+        let found = Release { version: "1.2.3".into(), profile: "metal".into(), built_unix_s: 7 };
+        assert_eq!(Release::parse(text), found);
     }
 
     #[test]

@@ -92,6 +92,7 @@ pub(super) struct Window {
 pub(super) struct Health {
     pub within_s: Number,
     pub settle_s: Number,
+    pub network: Option<bool>,
     pub containers: Option<bool>,
     pub ignore_containers: Texts,
     pub check: Vec<Spanned<Check>>,

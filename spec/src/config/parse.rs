@@ -124,6 +124,7 @@ impl Merge<'_> {
         let health = &mut settings.health;
         self.number(&mut health.within_s, "health.within_s", &written.within_s, 10, 3600)?;
         self.number(&mut health.settle_s, "health.settle_s", &written.settle_s, 0, 600)?;
+        health.network = written.network.unwrap_or(health.network);
         health.containers = written.containers.unwrap_or(health.containers);
         let ignored = &written.ignore_containers;
         self.list(&mut health.ignore_containers, "health.ignore_containers", ignored, check_name)?;
@@ -274,6 +275,7 @@ within_s = 60
 settle_s = 0
 containers = false
 ignore_containers = ["batch_1"]
+network = false
 [[health.check]]
 name = "registry"
 http = "http://10.0.2.2:5000/v2/"
@@ -300,6 +302,7 @@ insecure = ["10.0.2.2:5000", "localhost"]
         assert_eq!(settings.hostname, "web-1");
         assert_eq!(settings.network.address, Some(("192.0.2.7".parse().unwrap(), 24)));
         assert_eq!((settings.update.tries, settings.health.within_s, settings.health.settle_s), (2, 60, 0));
+        assert!(!settings.health.network);
         assert_eq!((settings.health.containers, settings.health.ignore_containers.len()), (false, 1));
         assert_eq!((settings.update.mirrors.len(), settings.update.max_kib_per_s), (1, 512));
         assert_eq!(settings.health.checks[1].probe, Probe::Tcp("[2001:db8::1]:5432".into()));
