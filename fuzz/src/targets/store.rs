@@ -1,11 +1,16 @@
 //! What registries and archives of images hold: names, manifests, configs, layers.
 
-use keel_store::{Reference, fuzzing};
+use std::io::Read;
+
+use keel_store::{Decoder, Reference, fuzzing};
 
 use super::answer;
 use crate::runner::Target;
 
-pub const TARGETS: [Target; 4] = [
+/// Most bytes that are taken of what is unpacked.
+const MAX_UNPACKED_BYTES: u64 = 1 << 20;
+
+pub const TARGETS: [Target; 5] = [
     Target { name: "reference", seeds: reference_seeds, make: || Box::new(reference), share: 1000 },
     Target {
         name: "manifest",
@@ -19,6 +24,7 @@ pub const TARGETS: [Target; 4] = [
         make: || Box::new(|bytes| answer(fuzzing::config(bytes))),
         share: 1000,
     },
+    Target { name: "compressed", seeds: compressed_seeds, make: || Box::new(compressed), share: 1000 },
     Target { name: "layer", seeds: layer_seeds, make: || Box::new(layer), share: 1000 },
 ];
 
@@ -75,15 +81,20 @@ fn entry(kind: u8, name: &str, link: &str, content: &[u8]) -> Vec<u8> {
     field(0, name);
     field(100, "0000644");
     field(124, &format!("{:011o}", content.len()));
-    field(148, "        ");
     field(157, link);
     field(257, "ustar\x0000");
     block[156] = kind;
-    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    put_sum(&mut block);
     block.extend(content);
     block.resize(block.len().next_multiple_of(512), 0);
     block
+}
+
+/// The sum of a header's bytes, counted with blanks in its own place (tar(5)).
+fn put_sum(block: &mut [u8]) {
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
 fn layer_seeds() -> Vec<Vec<u8>> {
@@ -102,14 +113,36 @@ fn layer_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
+/// `printf 'a small text\n'` through gzip, zstd, xz and bzip2.
+fn compressed_seeds() -> Vec<Vec<u8>> {
+    let seeds: [&[u8]; 4] = [
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03KT(\xceM\xcc\xc9Q(I\xad(\xe1\x02\x00\x1d\x0b\xd1\xf1\x0d\
+          \x00\x00\x00",
+        b"(\xb5/\xfd\x04Xi\x00\x00a small text\x0a\x82\x81\xd0\xe0",
+        b"\xfd7zXZ\x00\x00\x01i\x22\xde6\x02\x00!\x01\x16\x00\x00\x00t/\xe5\xa3\x01\x00\x0ca small text\
+          \x0a\x00\x00\x00\x00\x1d\x0b\xd1\xf1\x00\x01!\x0du\xdc\xa8\xd2\x90B\x99\x0d\x01\x00\x00\x00\x00\
+          \x01YZ",
+        b"BZh91AY&SY\x06\xd1\x04X\x00\x00\x01\xd1\x80\x00\x10@\x00\x22\x06\x0c@ \x00\x22\x06LB\x0c\x98\x86\
+          8\x22\x0bS'\x8b\xb9\x22\x9c(H\x03h\x82,\x00",
+    ];
+    seeds.map(<[u8]>::to_vec).to_vec()
+}
+
+/// What is unpacked is bounded by whoever reads it.
+fn compressed(bytes: &[u8]) -> String {
+    let unpacked = Decoder::new(bytes).and_then(|decoder| {
+        let mut out = Vec::new();
+        decoder.take(MAX_UNPACKED_BYTES).read_to_end(&mut out).map(|_| out.len())
+    });
+    answer(unpacked)
+}
+
 /// Changes never hit upon a good sum: sums are mended, but for inputs of odd lengths.
 fn layer(bytes: &[u8]) -> String {
     let mut bytes = bytes.to_vec();
     if bytes.len().is_multiple_of(2) {
         for block in bytes.chunks_exact_mut(512).filter(|block| block.get(257..262) == Some(b"ustar")) {
-            block[148..156].fill(b' ');
-            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            put_sum(block);
         }
     }
     let outcome = fuzzing::layer(&bytes);

@@ -1,12 +1,12 @@
 //! Releases that aren't good: the machine leaves each by itself and says why.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::fixture::{Fixture, Variant, release};
+use super::fixture::{Fixture, Variant, release, wait};
 use crate::build::{Build, FIRST, SECOND};
 use crate::machine::tail;
 
@@ -59,22 +59,14 @@ pub(super) fn wait_fallback(
     machine: &crate::machine::Machine,
     good: &str,
 ) -> Result<Value> {
-    let begun = Instant::now();
-    let mut last = String::new();
-    while begun.elapsed() < FALLBACK_LIMIT {
-        match host.keelctl_json(&["status"]) {
-            Ok(status) => {
-                let named = status["bad_releases"].as_array().is_some_and(|bad| !bad.is_empty());
-                if status["version"] == good && named && status["health"] == "good" {
-                    return Ok(status);
-                }
-                last = status.to_string();
-            }
-            Err(error) => last = format!("{error:#}"),
-        }
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    bail!("no fallback within {FALLBACK_LIMIT:?}; last answer: {last}\nconsole:\n{}", tail(&machine.console()))
+    let back = wait(FALLBACK_LIMIT, || {
+        Ok(host.keelctl_json(&["status"]).map_err(|error| format!("no fallback: {error:#}")).and_then(|status| {
+            let named = status["bad_releases"].as_array().is_some_and(|bad| !bad.is_empty());
+            let is_back = status["version"] == good && named && status["health"] == "good";
+            if is_back { Ok(status) } else { Err(format!("no fallback: {status}")) }
+        }))
+    });
+    back.with_context(|| format!("console:\n{}", tail(&machine.console())))
 }
 
 pub(super) fn flipped_bit(build: &Build) -> Result<()> {

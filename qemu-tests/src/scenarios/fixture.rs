@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::build::{Build, DISK_BYTES, FIRST};
 use crate::clients::Host;
@@ -13,6 +13,9 @@ use crate::repository::Server;
 
 /// Longest wait for a machine with a clock of its own to be healthy.
 pub const BOOT_LIMIT: Duration = Clock::Real.boot_limit();
+
+/// Between two looks at something that is waited for.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// A release as it is, or one that was broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,18 @@ impl Variant {
             Self::HangInit => "keel.watchdog_s=10",
             Self::NoNetwork => "module_blacklist=virtio_net",
             Self::Good | Self::PanicInit | Self::NeverReady => "",
+        }
+    }
+}
+
+/// Looks until there is what is waited for; what stands in its way meanwhile is the error in the end.
+pub(super) fn wait<T>(limit: Duration, mut look: impl FnMut() -> Result<Result<T, String>>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match look()? {
+            Ok(found) => return Ok(found),
+            Err(why) if begun.elapsed() > limit => bail!("waited {limit:?} in vain: {why}"),
+            Err(_) => std::thread::sleep(PAUSE),
         }
     }
 }

@@ -6,11 +6,12 @@ use std::io::{Read, Write};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use super::fixture::wait;
 use super::verbs::{prints, until};
 use crate::clients::Host;
 
@@ -79,10 +80,8 @@ pub(super) fn streams(host: &Host, web: &str) -> Result<()> {
 
 /// A `docker` at a terminal of its own.
 struct Terminal {
-    client: Child,
+    stream: Stream,
     master: File,
-    seen: String,
-    lines: std::sync::mpsc::Receiver<String>,
 }
 
 impl Terminal {
@@ -99,14 +98,13 @@ impl Terminal {
         let client = command.stdin(slave()?).stdout(slave()?).stderr(slave()?).spawn().context("run docker")?;
         drop(command);
         let master = File::from(master);
-        let lines = pieces(master.try_clone()?);
-        Ok(Self { client, master, seen: String::new(), lines })
+        Ok(Self { stream: Stream::of(client, master.try_clone()?), master })
     }
 
     fn resize(&self, rows: u16, columns: u16) -> Result<()> {
         size(&self.master, rows, columns)?;
         // The kernel tells a terminal's foreground processes alone, which the client isn't.
-        let pid = Pid::from_raw(self.client.id().try_into()?).context("the client's process ID")?;
+        let pid = Pid::from_raw(self.stream.client.id().try_into()?).context("the client's process ID")?;
         Ok(kill_process(pid, Signal::WINCH)?)
     }
 
@@ -122,28 +120,20 @@ impl Terminal {
     fn answers(&mut self, line: &str, wanted: &str) -> Result<()> {
         let begun = Instant::now();
         let mut typed = None;
-        while !self.seen.lines().any(|shown| shown.trim() == wanted) {
-            ensure!(begun.elapsed() < LIMIT, "{line:?} shows {:?}, not {wanted:?}", self.seen);
+        while !self.stream.seen.lines().any(|shown| shown.trim() == wanted) {
+            ensure!(begun.elapsed() < LIMIT, "{line:?} shows {:?}, not {wanted:?}", self.stream.seen);
             // Nothing at all: no echo, no prompt.
             if typed.is_none_or(|at: Instant| at.elapsed() > LIMIT / 4) {
                 self.enter(line)?;
                 typed = Some(Instant::now());
             }
-            if let Ok(piece) = self.lines.recv_timeout(Duration::from_millis(100)) {
-                self.seen += &piece;
-            }
+            self.stream.listen();
         }
         Ok(())
     }
 
     fn end(mut self) -> Result<ExitStatus> {
-        end_of(&mut self.client)
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        leave(&mut self.client);
+        wait(LIMIT, || Ok(self.stream.client.try_wait()?.ok_or_else(|| "docker doesn't end".to_owned())))
     }
 }
 
@@ -157,8 +147,30 @@ struct Stream {
 impl Stream {
     fn start(host: &Host, words: &[&str]) -> Result<Self> {
         let mut client = host.docker(words).stdout(Stdio::piped()).spawn().context("run docker")?;
-        let pieces = pieces(client.stdout.take().context("its output")?);
-        Ok(Self { client, seen: String::new(), pieces })
+        let output = client.stdout.take().context("its output")?;
+        Ok(Self::of(client, output))
+    }
+
+    /// What comes from `source`, as it comes.
+    fn of(client: Child, mut source: impl Read + Send + 'static) -> Self {
+        let (send, pieces) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut piece = [0; PIECE_BYTES];
+            while let Ok(length @ 1..) = source.read(&mut piece) {
+                let text = String::from_utf8_lossy(&piece[..length]).into_owned();
+                if send.send(text).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { client, seen: String::new(), pieces }
+    }
+
+    /// Takes what has come, waiting a moment for it.
+    fn listen(&mut self) {
+        if let Ok(piece) = self.pieces.recv_timeout(Duration::from_millis(100)) {
+            self.seen += &piece;
+        }
     }
 
     /// Waits until this is printed, and forgets all up to it.
@@ -170,50 +182,18 @@ impl Stream {
                 return Ok(());
             }
             ensure!(begun.elapsed() < LIMIT, "the stream shows {:?}, not {wanted:?}", self.seen);
-            if let Ok(piece) = self.pieces.recv_timeout(Duration::from_millis(100)) {
-                self.seen += &piece;
-            }
+            self.listen();
         }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        leave(&mut self.client);
+        let _ = self.client.kill();
+        let _ = self.client.wait();
     }
 }
 
 fn size(terminal: &impl std::os::fd::AsFd, rows: u16, columns: u16) -> Result<()> {
     Ok(tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?)
-}
-
-/// What comes, as it comes, until the end.
-fn pieces(mut source: impl Read + Send + 'static) -> std::sync::mpsc::Receiver<String> {
-    let (send, receive) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut piece = [0; PIECE_BYTES];
-        while let Ok(length @ 1..) = source.read(&mut piece) {
-            let text = String::from_utf8_lossy(&piece[..length]).into_owned();
-            if send.send(text).is_err() {
-                break;
-            }
-        }
-    });
-    receive
-}
-
-fn end_of(client: &mut Child) -> Result<ExitStatus> {
-    let begun = Instant::now();
-    while begun.elapsed() < LIMIT {
-        if let Some(status) = client.try_wait()? {
-            return Ok(status);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    bail!("docker doesn't end")
-}
-
-fn leave(client: &mut Child) {
-    let _ = client.kill();
-    let _ = client.wait();
 }

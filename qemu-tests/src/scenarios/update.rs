@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::fixture::{BOOT_LIMIT, Fixture, Variant};
+use super::fixture::{BOOT_LIMIT, Fixture, Variant, wait};
 use crate::build::{Build, FIRST, SECOND};
 use crate::clients::{Host, wait_http};
 use crate::images;
@@ -51,15 +51,11 @@ pub(super) fn there_and_back(build: &Build) -> Result<()> {
 
 /// PID 1 learns of it first, and the updater then writes it to the EFI system partition.
 fn trial_is_over(host: &Host) -> Result<()> {
-    let begun = std::time::Instant::now();
-    loop {
+    wait(Duration::from_secs(60), || {
         let update = host.keelctl_json(&["update", "status"])?;
-        if update["on_trial"] == false && update["other"]["state"] == "good" {
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < Duration::from_secs(60), "after the trial: {update}");
-        std::thread::sleep(Duration::from_millis(300));
-    }
+        let is_over = update["on_trial"] == false && update["other"]["state"] == "good";
+        Ok(is_over.then_some(()).ok_or_else(|| format!("after the trial: {update}")))
+    })
 }
 
 /// What is said afterwards of the three boots.
@@ -97,13 +93,9 @@ pub(super) fn reboot(machine: &mut Machine, host: &Host) -> Result<Value> {
 
 /// Waits until the machine is healthy in another boot than that of `before`.
 pub(super) fn wait_next_boot(machine: &Machine, host: &Host, before: &Value) -> Result<Value> {
-    let begun = std::time::Instant::now();
-    loop {
+    wait(BOOT_LIMIT, || {
         let status = host.wait_health(machine, "good", BOOT_LIMIT)?;
-        if status["boot_id"] != before["boot_id"] {
-            return Ok(status);
-        }
-        ensure!(begun.elapsed() < BOOT_LIMIT, "the machine didn't reboot: {status}");
-        std::thread::sleep(Duration::from_millis(300));
-    }
+        let is_another = status["boot_id"] != before["boot_id"];
+        Ok(if is_another { Ok(status) } else { Err(format!("the machine didn't reboot: {status}")) })
+    })
 }

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::containers::with_registry;
-use super::fixture::Fixture;
+use super::fixture::{Fixture, wait};
 use super::{networks, sessions};
 use crate::build::{Build, run};
 use crate::clients::{Host, wait_http};
@@ -80,15 +80,11 @@ pub(super) fn refuses(host: &Host, words: &[&str], why: &str) -> Result<()> {
 
 /// Asks until the answer is this.
 pub(super) fn until(host: &Host, words: &[&str], wanted: &str) -> Result<()> {
-    let begun = Instant::now();
-    loop {
+    wait(LIMIT, || {
         let printed = host.docker_ok(words)?;
-        if printed == wanted {
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < LIMIT, "docker {words:?} still prints {printed:?}, not {wanted:?}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+        let different = || format!("docker {words:?} still prints {printed:?}, not {wanted:?}");
+        Ok((printed == wanted).then_some(()).ok_or_else(different))
+    })
 }
 
 fn declared_containers(host: &Host) -> Result<()> {

@@ -13,7 +13,7 @@ use keel_store::ImageId;
 use crate::clock;
 use crate::container::Container;
 use crate::disk::{Config, State, save};
-use crate::engine::Engine;
+use crate::engine::{Engine, named};
 use crate::error::{Doing, Error};
 use crate::health;
 use crate::id;
@@ -93,13 +93,12 @@ impl Engine {
     /// nobody else gets the same.
     fn enter_table(&self, name: Option<&str>, mut config: Config) -> Result<Arc<Container>, Error> {
         let mut table = self.table();
-        let taken = |name: &str| table.values().find(|container| container.config().name == name);
         config.name = match name {
-            Some(name) => match taken(name) {
+            Some(name) => match named(&table, name) {
                 Some(holder) => return Err(name_conflict(name, &holder.id)),
                 None => name.into(),
             },
-            None => id::random_name(&config.id, |name| taken(name).is_none()),
+            None => id::random_name(&config.id, |name| named(&table, name).is_none()),
         };
         if config.uid_base.is_none() && security::security(&config.body)?.own_users {
             let used: HashSet<u32> = table.values().filter_map(|container| container.config().uid_base).collect();
@@ -122,7 +121,7 @@ impl Engine {
         let name = id::check_name(name)?;
         let _gate = container.enter();
         let table = self.table();
-        if let Some(holder) = table.values().find(|other| other.config().name == name) {
+        if let Some(holder) = named(&table, name) {
             if holder.id == container.id {
                 return Err(Error::BadParameter("Renaming a container with the same name as its current name".into()));
             }

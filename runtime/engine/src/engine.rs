@@ -205,7 +205,7 @@ impl Engine {
             return Ok(container.clone());
         }
         let name = wanted.strip_prefix('/').unwrap_or(wanted);
-        if let Some(container) = table.values().find(|container| container.config().name == name) {
+        if let Some(container) = named(&table, name) {
             return Ok(container.clone());
         }
         let mut matches = table.range(wanted.to_owned()..).take_while(|(id, _)| id.starts_with(wanted));
@@ -257,4 +257,9 @@ impl Drop for Engine {
 
 fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().into())
+}
+
+/// The container of this name.
+pub(crate) fn named<'a>(table: &'a BTreeMap<String, Arc<Container>>, name: &str) -> Option<&'a Arc<Container>> {
+    table.values().find(|container| container.config().name == name)
 }

@@ -15,7 +15,7 @@ use crate::Cancel;
 use crate::container::Container;
 use crate::create::from_store;
 use crate::disk::{Phase, State};
-use crate::engine::Engine;
+use crate::engine::{Engine, named};
 use crate::error::{Doing, Error};
 use crate::plan::networks;
 use crate::show::health_status;
@@ -64,14 +64,10 @@ impl Engine {
             failed: BTreeMap::new(),
         };
         let open = BTreeMap::new();
-        let missing = missing(&driver.wanted, &|name| self.is_named(name), &open);
+        let missing = missing(&driver.wanted, &|name| named(&self.table(), name).is_some(), &open);
         self.declared_open.set(open, missing);
         let thread = std::thread::Builder::new().name("declared".into()).stack_size(512 * 1024);
         thread.spawn(move || while driver.turn() {}).map(drop).doing(|| "starting the thread for declared containers")
-    }
-
-    fn is_named(&self, name: &str) -> bool {
-        self.table().values().any(|container| container.config().name == name)
     }
 
     /// What of the declared containers, networks and volumes isn't as it should be yet, and why.
@@ -108,7 +104,7 @@ impl Driver {
         let subjects: BTreeSet<String> = plan.actions.iter().map(Action::subject).collect();
         self.failed.retain(|subject, _| subjects.contains(subject));
         open.extend(self.failed.iter().map(|(subject, failed)| (subject.clone(), failed.why.clone())));
-        let missing = missing(&self.wanted, &|name| engine.is_named(name), &open);
+        let missing = missing(&self.wanted, &|name| named(&engine.table(), name).is_some(), &open);
         engine.declared_open.set(open, missing);
         if done > 0 {
             return true;
