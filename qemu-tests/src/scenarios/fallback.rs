@@ -32,6 +32,7 @@ pub(super) fn unhealthy(build: &Build) -> Result<()> {
 pub(super) fn unconnected(build: &Build) -> Result<()> {
     let mut fixture = Fixture::new(build, "fallback-network")?;
     fixture.one_try();
+    fixture.configure("within_s = 90", "within_s = 45");
     falls_back(&fixture, Variant::NoNetwork, &["network"])
 }
 
