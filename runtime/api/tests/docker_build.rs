@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use common::Daemon;
+use common::http::serve;
 
 /// A context of these files, and what became of building it.
 fn build(daemon: &Daemon, files: &[(&str, &str)], arguments: &[&str]) -> Output {
@@ -276,21 +277,9 @@ fn a_client_that_leaves_ends_its_build() {
 
 #[test]
 fn what_is_fetched_is_checked_and_kept_as_it_is() {
-    use std::io::{Read as _, Write as _};
     let daemon = Daemon::start();
     daemon.import_busybox();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let count = stream.read(&mut request).unwrap_or(0);
-            let found = request[..count].starts_with(b"GET /a/file.txt");
-            let answer = if found { "200 OK\r\nContent-Length: 3" } else { "404 Not Found\r\nContent-Length: 3" };
-            let _ = stream.write_all(format!("HTTP/1.1 {answer}\r\nConnection: close\r\n\r\nabc").as_bytes());
-        }
-    });
+    let address = serve("/a/file.txt", b"abc".to_vec());
     let digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let dockerfile = format!("FROM box:1\nADD --checksum={digest} http://{address}/a/file.txt?x=1 /got/\n");
     built(&daemon, &[("Dockerfile", &dockerfile)], &["-t", "made"]);

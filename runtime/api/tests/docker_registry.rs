@@ -2,9 +2,9 @@
 
 mod common;
 
-use std::net::TcpListener;
 use std::process::Command;
 
+use common::http::serve;
 use common::registry::{Registry, told};
 use common::{Daemon, busybox};
 
@@ -65,25 +65,6 @@ fn a_host_that_wants_digests_pulls_and_runs_by_digest_alone() {
     registry.ok(&daemon, &["run", "--rm", "--network", "none", digest.trim(), "sh", "-c", ":"]);
 }
 
-/// Serves one file to whoever asks for `/root.tar…`, and 404 to others.
-fn serve(content: Vec<u8>) -> String {
-    use std::io::{Read as _, Write as _};
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let count = stream.read(&mut request).unwrap_or(0);
-            let found = request[..count].starts_with(b"GET /root.tar");
-            let (status, body) = if found { ("200 OK", &content[..]) } else { ("404 Not Found", &b"nothing"[..]) };
-            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-        }
-    });
-    address.to_string()
-}
-
 #[test]
 fn an_archive_is_imported_from_an_address() {
     let daemon = Daemon::start();
@@ -93,13 +74,13 @@ fn an_archive_is_imported_from_an_address() {
     {
         let packed = Command::new(tool[0]).args(&tool[1..]).arg(&plain).output().expect("run it");
         assert!(packed.status.success(), "{tool:?}");
-        let address = serve(packed.stdout);
+        let address = serve("/root.tar", packed.stdout);
         let tag = format!("from:{format}");
         let said = daemon.ok(&["import", "--change", "ENV A=1", &format!("http://{address}/root.tar"), &tag]);
         assert!(said.contains("sha256:"), "{said}");
         assert_eq!(daemon.run(&[&tag, "sh", "-c", "echo $A"], b"").stdout, b"1\n");
     }
-    let address = serve(Vec::new());
+    let address = serve("/root.tar", Vec::new());
     let missing = daemon.docker(&["import", &format!("http://{address}/other"), "from:none"], b"");
     assert!(!missing.status.success() && told(&missing).contains("404"), "{}", told(&missing));
 }

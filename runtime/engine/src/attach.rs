@@ -52,11 +52,8 @@ impl Engine {
         let want = Want {
             stdout: options.stdout,
             stderr: options.stderr,
-            since_ns: 0,
-            until_ns: u64::MAX,
-            timestamps: false,
-            details: Vec::new(),
             follow: options.stream.then_some(run),
+            ..Want::default()
         };
         let output = cursor(&container, want, if options.logs { From::Start } else { From::End })?;
         let open = container.config().body.open_stdin == Some(true);

@@ -152,16 +152,7 @@ mod tests {
     }
 
     fn text(log: &Arc<Log>) -> String {
-        let want = Want {
-            stdout: true,
-            stderr: true,
-            since_ns: 0,
-            until_ns: u64::MAX,
-            timestamps: false,
-            details: Vec::new(),
-            follow: None,
-        };
-        let mut cursor = Cursor::new(log.clone(), want, From::Start, Cancel::new()).unwrap();
+        let mut cursor = Cursor::new(log.clone(), Want::default(), From::Start, Cancel::new()).unwrap();
         let mut bytes = Vec::new();
         while let Some(frame) = cursor.next().unwrap() {
             bytes.extend(frame.data);

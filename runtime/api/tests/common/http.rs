@@ -83,3 +83,21 @@ fn unchunk(body: &[u8]) -> Vec<u8> {
     }
     whole
 }
+
+/// Serves one file on loopback to whoever asks for a path that begins so, and 404 to others; returns its address.
+pub fn serve(path: &'static str, content: Vec<u8>) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let count = stream.read(&mut request).unwrap_or(0);
+            let found = request[..count].starts_with(format!("GET {path}").as_bytes());
+            let (status, body) = if found { ("200 OK", &content[..]) } else { ("404 Not Found", &b"nothing"[..]) };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        }
+    });
+    address.to_string()
+}

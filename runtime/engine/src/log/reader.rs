@@ -40,6 +40,14 @@ pub struct Want {
     pub follow: Option<u64>,
 }
 
+impl Default for Want {
+    /// All there is, as it is.
+    fn default() -> Self {
+        let details = Vec::new();
+        Self { stdout: true, stderr: true, since_ns: 0, until_ns: u64::MAX, timestamps: false, details, follow: None }
+    }
+}
+
 /// Where a reader begins.
 pub enum From {
     /// With the oldest record.
