@@ -41,7 +41,14 @@ pub fn log(entry: &Entry<'_>) {
 
 /// Calls that changed nothing, of late.
 #[derive(Debug, Default)]
-pub struct Reads(Mutex<HashMap<Alike, Counted>>);
+pub struct Reads(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    kinds: HashMap<Alike, Counted>,
+    /// When the oldest of them is over; until then no call looks through all.
+    due: Option<Instant>,
+}
 
 /// What makes two of them alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,22 +86,26 @@ impl Reads {
         };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines = Vec::new();
-        let is_full = known.len() >= MAX_KINDS && !known.contains_key(&alike);
-        known.retain(|_, counted| {
-            let goes = is_full || now.duration_since(counted.since) >= TOGETHER;
-            if goes && counted.further > 0 {
-                lines.push(std::mem::take(&mut counted.line));
-            }
-            !goes
-        });
-        match known.get_mut(&alike) {
+        let is_full = known.kinds.len() >= MAX_KINDS && !known.kinds.contains_key(&alike);
+        if is_full || known.due.is_some_and(|due| due <= now) {
+            known.kinds.retain(|_, counted| {
+                let goes = is_full || now.duration_since(counted.since) >= TOGETHER;
+                if goes && counted.further > 0 {
+                    lines.push(std::mem::take(&mut counted.line));
+                }
+                !goes
+            });
+            known.due = known.kinds.values().map(|counted| counted.since + TOGETHER).min();
+        }
+        match known.kinds.get_mut(&alike) {
             Some(counted) => {
                 counted.further += 1;
                 counted.line = line(entry, counted.further);
             }
             None => {
                 lines.push(line(entry, 0));
-                known.insert(alike, Counted { since: now, further: 0, line: String::new() });
+                known.kinds.insert(alike, Counted { since: now, further: 0, line: String::new() });
+                known.due.get_or_insert(now + TOGETHER);
             }
         }
         lines
@@ -169,6 +180,6 @@ mod tests {
             let is_full = number == 2 * MAX_KINDS;
             assert_eq!(lines, (1 - number % 2) + if is_full { MAX_KINDS } else { 0 }, "{number}");
         }
-        assert!(reads.0.lock().unwrap().len() <= MAX_KINDS);
+        assert!(reads.0.lock().unwrap().kinds.len() <= MAX_KINDS);
     }
 }
