@@ -42,7 +42,7 @@ cargo_host = CARGO_TARGET_DIR=build/cargo RUSTFLAGS='$(host_flags)' \
 BUILT     := build/cargo/$(TARGET)/host
 
 .PHONY: help deps tools programs oci install-oci conformance-programs conformance faults load keys inputs release image run \
-        publish demo test checks suites parts fuzz fleet earlier bench lint clean
+        publish demo test checks suites parts fuzz fleet earlier test-earlier bench lint clean
 
 help:
 	@echo 'make image    a signed release and a disk image, in build/cloud/'
@@ -56,6 +56,7 @@ help:
 	@echo 'make fleet    a bad release on 100,000 simulated hosts with the real update policy (HOSTS=)'
 	@echo 'make bench    size, boot and memory, measured (ARGS=KEY: these figures only)'
 	@echo 'make earlier  programs of an earlier revision (EARLIER=), from which make bench measures updates'
+	@echo 'make test-earlier  from an earlier revision (EARLIER=) to this one and back, with containers and images'
 	@echo 'make lint     formatting and lints alone'
 	@echo 'make deps     the Debian packages that all this needs; the others call it'
 	@echo 'make clean    removes what was built, but neither keys nor certificates'
@@ -119,12 +120,16 @@ load: deps
 	@$(call install,$(BUILT)/keel-load,build/load/keel-load)
 	@$(call install,$(BUILT)/examples/install_to_image,build/load/install_to_image)
 
-# Programs of an earlier revision, for `make bench ARGS=update_ratio_programs`.
+# Programs of an earlier revision, for `make bench ARGS=update_ratio_programs` and `make test-earlier`.
 earlier: deps
 	@rm -rf build/earlier/source; mkdir -p build/earlier/source build/earlier/programs
 	@git archive $(EARLIER) | tar -x -C build/earlier/source
 	@$(MAKE) --no-print-directory -C build/earlier/source programs
 	@cp -a build/earlier/source/build/programs/. build/earlier/programs/; rm -r build/earlier/source
+
+# Whether a machine may go back to that revision: its state is what this one leaves.
+test-earlier: deps programs inputs keys earlier
+	@$(TOOLS)/keel-scenarios --earlier
 
 inputs: deps tools
 	@$(IMAGE) inputs

@@ -22,6 +22,8 @@ pub struct Build {
     pub build: PathBuf,
     /// Folder of the keys that releases, disks and repositories are signed with.
     pub keys: PathBuf,
+    /// Folder of the programs that releases are made of.
+    pub programs: PathBuf,
 }
 
 impl Build {
@@ -36,7 +38,17 @@ impl Build {
             }
         }
         let keys = build.join("keys");
-        Ok(Self { source, build, keys })
+        let programs = build.join("programs");
+        Ok(Self { source, build, keys, programs })
+    }
+
+    /// The same, but that releases are made of an earlier revision's programs.
+    pub fn of_earlier_programs(&self) -> Result<Self> {
+        let programs = self.build.join("earlier/programs");
+        if !programs.exists() {
+            bail!("no programs of an earlier revision are there: run `make earlier` first");
+        }
+        Ok(Self { programs, ..self.clone() })
     }
 
     /// Folder for the files of one scenario, emptied.
@@ -45,11 +57,6 @@ impl Build {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         Ok(dir)
-    }
-
-    /// The programs that go onto a host.
-    pub fn programs(&self) -> PathBuf {
-        self.build.join("programs")
     }
 
     /// The kernel that releases are made from.
@@ -70,7 +77,7 @@ impl Build {
     /// Builds a release into `out`; `replace` names files of the root image and what to put in their place.
     pub fn release(&self, version: &str, out: &Path, replace: &[(&str, &Path)], cmdline: &str) -> Result<()> {
         let mut command = self.keel_image();
-        command.args(["release", "--version", version, "--programs"]).arg(self.programs()).arg("--out").arg(out);
+        command.args(["release", "--version", version, "--programs"]).arg(&self.programs).arg("--out").arg(out);
         command.arg("--keys").arg(&self.keys);
         for (target, file) in replace {
             command.arg("--replace").arg(format!("{target}={}", file.display()));

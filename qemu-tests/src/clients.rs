@@ -23,7 +23,7 @@ pub struct Host {
 impl Host {
     /// The host in a machine.
     pub fn of(build: &Build, machine: &Machine) -> Result<Self> {
-        Ok(Self { api_port: machine.port(2376)?, certs: build.certs(), keelctl: build.programs().join("keelctl") })
+        Ok(Self { api_port: machine.port(2376)?, certs: build.certs(), keelctl: build.programs.join("keelctl") })
     }
 
     /// A `docker` command line.

@@ -5,6 +5,7 @@ mod any_write;
 mod bad_input;
 mod boot;
 mod containers;
+mod earlier;
 mod fallback;
 mod fixture;
 mod kexec;
@@ -16,6 +17,7 @@ mod sessions;
 mod update;
 mod verbs;
 
+pub use earlier::EARLIER;
 pub use fixture::{BOOT_LIMIT, Fixture, Variant, prepare_releases};
 pub(crate) use kexec::trusted_machine;
 

@@ -209,8 +209,8 @@ pub struct Stage {
     pub name: String,
     /// Milliseconds since kernel start at which it was done.
     pub at_ms: u64,
-    /// Milliseconds of those for which processors were idle, summed over processors: where a boot waits rather than
-    /// works.
+    /// Milliseconds of those for which processors were idle or waited for a disk, summed over processors: where a boot
+    /// waits rather than works.
     pub idle_ms: u64,
 }
 

@@ -2,6 +2,9 @@
 
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
+/// Milliseconds in a unit of `/proc/stat`: `USER_HZ` is 100 on all that Keel runs on (proc(5)).
+const MS_PER_TICK: u64 = 10;
+
 /// Milliseconds since the kernel started (`CLOCK_BOOTTIME`).
 pub fn boot_ms() -> u64 {
     milliseconds(clock_gettime(ClockId::Boottime))
@@ -12,16 +15,17 @@ pub fn unix_ms() -> u64 {
     milliseconds(clock_gettime(ClockId::Realtime))
 }
 
-/// Milliseconds for which processors were idle since the kernel started, summed over processors (proc(5), `uptime`);
-/// 0 where `/proc` isn't mounted.
+/// Milliseconds for which processors had nothing to do since the kernel started, summed over processors: idle, or waiting
+/// for a disk alone (proc(5), `stat`; `uptime` leaves the waits out). 0 where `/proc` isn't mounted.
 pub fn idle_ms() -> u64 {
-    std::fs::read_to_string("/proc/uptime").map_or(0, |text| parse_idle(&text).unwrap_or(0))
+    std::fs::read_to_string("/proc/stat").map_or(0, |text| parse_idle(&text).unwrap_or(0))
 }
 
-fn parse_idle(uptime: &str) -> Option<u64> {
-    let (seconds, hundredths) = uptime.split_whitespace().nth(1)?.split_once('.')?;
-    let seconds: u64 = seconds.parse().ok()?;
-    Some(seconds.saturating_mul(1000).saturating_add(hundredths.parse::<u64>().ok()?.saturating_mul(10)))
+fn parse_idle(stat: &str) -> Option<u64> {
+    let mut columns = stat.strip_prefix("cpu ")?.lines().next()?.split_ascii_whitespace().skip(3);
+    let mut ticks = || columns.next()?.parse::<u64>().ok();
+    let (idle, waiting) = (ticks()?, ticks()?);
+    Some(idle.saturating_add(waiting).saturating_mul(MS_PER_TICK))
 }
 
 /// Sets the clock forward to `unix_s`, if it is behind; says whether it was.
@@ -58,9 +62,11 @@ mod tests {
     use super::{parse_idle, rfc3339};
 
     #[test]
-    fn idle_time_is_the_second_figure() {
-        assert_eq!(parse_idle("350735.47 234388.90\n"), Some(234_388_900));
-        assert_eq!(parse_idle("1.00"), None);
+    fn idle_time_has_the_waits_for_disks() {
+        assert_eq!(parse_idle("cpu  12 0 34 2344 56 0 7 0 0 0\ncpu0 12 0 34 2344 56 0 7 0 0 0\n"), Some(24_000));
+        assert_eq!(parse_idle("cpu  12 0 34 2344"), None);
+        assert_eq!(parse_idle("cpu0 12 0 34 2344 56\n"), None);
+        assert_eq!(parse_idle(""), None);
     }
 
     #[test]

@@ -1,6 +1,4 @@
-//! An earlier build, from which an update is measured: Debian's kernel before the one that is locked, and programs.
-//!
-//! The kernel is fetched here. The programs are an earlier revision's, which `make earlier` builds.
+//! An earlier kernel, from which an update is measured: Debian's before the one that is locked.
 
 use std::cmp::Ordering;
 use std::fs;
@@ -11,11 +9,6 @@ use anyhow::{Context, Result, ensure};
 use keel_image::inputs;
 
 use crate::build::{Build, run};
-
-/// Programs of an earlier revision, if `make earlier` has built them.
-pub fn programs(build: &Build) -> Option<PathBuf> {
-    Some(build.build.join("earlier/programs")).filter(|folder| folder.exists())
-}
 
 /// Inputs of releases with the kernel package before the locked one, fetched if need be.
 pub fn inputs(build: &Build) -> Result<PathBuf> {

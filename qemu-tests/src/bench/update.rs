@@ -38,7 +38,7 @@ impl Pair {
     fn new(build: &Build, name: &str, programs: &Path, inputs: &Path) -> Result<Self> {
         let folder = build.fresh_folder(&format!("bench-update-{name}"))?;
         release(build, FIRST, programs, inputs, &folder.join(FIRST))?;
-        release(build, SECOND, &build.programs(), &build.build.join("inputs"), &folder.join(SECOND))?;
+        release(build, SECOND, &build.programs, &build.build.join("inputs"), &folder.join(SECOND))?;
         build.disk(&folder.join(FIRST), &folder.join("disk.raw"))?;
         build.publish(&folder.join(SECOND), &folder.join("repository"))?;
         let server = Server::start(&folder.join("repository"))?;
@@ -107,15 +107,16 @@ fn release(build: &Build, version: &str, programs: &Path, inputs: &Path, out: &P
 
 /// Bytes fetched ÷ bytes changed, for each pair that can be made here.
 pub fn ratios(build: &Build) -> Result<Vec<Figure>> {
-    let (programs, inputs) = (earlier::programs(build), earlier::inputs(build)?);
-    if programs.is_none() {
-        eprintln!("no programs of an earlier revision: `make earlier` builds them");
+    let (earlier_build, inputs) = (build.of_earlier_programs(), earlier::inputs(build)?);
+    if let Err(error) = &earlier_build {
+        eprintln!("{error}");
     }
-    let (our_programs, our_inputs) = (build.programs(), build.build.join("inputs"));
+    let programs = earlier_build.as_ref().ok().map(|build| build.programs.as_path());
+    let (our_programs, our_inputs) = (build.programs.as_path(), build.build.join("inputs"));
     let pairs = [
-        ("update_ratio_programs", "programs", programs.as_ref(), &our_inputs),
-        ("update_ratio_kernel", "kernel", Some(&our_programs), &inputs),
-        ("update_ratio_all", "all", programs.as_ref(), &inputs),
+        ("update_ratio_programs", "programs", programs, &our_inputs),
+        ("update_ratio_kernel", "kernel", Some(our_programs), &inputs),
+        ("update_ratio_all", "all", programs, &inputs),
     ];
     let mut figures = Vec::new();
     for (key, name, programs, inputs) in pairs {
@@ -141,7 +142,7 @@ pub fn ratios(build: &Build) -> Result<Vec<Figure>> {
 
 /// Seconds of an install against a copy of as many bytes, and the peak of its memory.
 pub fn write(build: &Build) -> Result<Vec<Figure>> {
-    let pair = Pair::new(build, "write", &build.programs(), &build.build.join("inputs"))?;
+    let pair = Pair::new(build, "write", &build.programs, &build.build.join("inputs"))?;
     let release = pair.description()?;
     let bytes = release.root_blocks * BLOCK as u64 + release.tree_bytes + release.uki_bytes;
     let (mut ratios, mut peaks) = (Vec::new(), Vec::new());

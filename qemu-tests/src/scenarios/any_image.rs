@@ -162,7 +162,7 @@ impl Daemon {
     fn start(build: &Build, dir: &Path, state: &Path) -> Result<Self> {
         // By its name, which tells the one program what to be.
         let program = dir.join("runtime");
-        std::os::unix::fs::symlink(build.programs().join("keel"), &program)?;
+        std::os::unix::fs::symlink(build.programs.join("keel"), &program)?;
         let (socket, log) = (dir.join("api.sock"), dir.join("daemon.log"));
         let messages = fs::File::create(&log)?;
         let mut command = Command::new(program);

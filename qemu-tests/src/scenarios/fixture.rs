@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub enum Variant {
     /// As it is.
     Good,
+    /// Of an earlier revision's programs, which `make earlier` builds.
+    Earlier,
     /// PID 1 panics.
     PanicInit,
     /// PID 1 hangs.
@@ -36,7 +38,7 @@ impl Variant {
     /// Which file of the root is replaced by which program.
     fn replacement(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Good | Self::NoNetwork => None,
+            Self::Good | Self::Earlier | Self::NoNetwork => None,
             Self::PanicInit => Some(("/usr/lib/keel/init", "panic-init")),
             Self::HangInit => Some(("/usr/lib/keel/init", "hang-init")),
             Self::NeverReady => Some(("/usr/lib/keel/runtime", "never-ready")),
@@ -48,7 +50,7 @@ impl Variant {
         match self {
             Self::HangInit => "keel.watchdog_s=10",
             Self::NoNetwork => "module_blacklist=virtio_net",
-            Self::Good | Self::PanicInit | Self::NeverReady => "",
+            Self::Good | Self::Earlier | Self::PanicInit | Self::NeverReady => "",
         }
     }
 }
@@ -84,12 +86,17 @@ pub struct Fixture {
 impl Fixture {
     /// A machine with the first release on its disk, switched off, and an empty update repository.
     pub fn new(build: &Build, name: &str) -> Result<Self> {
+        Self::with_first(build, name, Variant::Good)
+    }
+
+    /// The same, with another form of the first release.
+    pub fn with_first(build: &Build, name: &str, variant: Variant) -> Result<Self> {
         let dir = build.fresh_folder(name)?;
         let repository = dir.join("repository");
         std::fs::create_dir_all(&repository)?;
         let server = Server::start(&repository)?;
-        let first = release(build, FIRST, Variant::Good)?;
-        let disk = build.build.join("tests/releases").join(format!("{FIRST}.raw"));
+        let first = release(build, FIRST, variant)?;
+        let disk = first.with_added_extension("raw");
         {
             let _held = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
             if !disk.exists() {
@@ -148,6 +155,7 @@ pub fn release(build: &Build, version: &str, variant: Variant) -> Result<PathBuf
     if !out.join("complete").exists() {
         let replacement = variant.replacement().map(|(target, fault)| (target, build.fault(fault)));
         let replace: Vec<_> = replacement.iter().map(|(target, file)| (*target, file.as_path())).collect();
+        let build = if variant == Variant::Earlier { &build.of_earlier_programs()? } else { build };
         build.release(version, &out, &replace, variant.cmdline())?;
         std::fs::write(out.join("complete"), "")?;
     }

@@ -126,9 +126,6 @@ impl Store {
         {
             return Ok(tree);
         }
-        for layer in layers {
-            self.depot.convert(layer)?;
-        }
         self.trees.make(&self.depot, layers)
     }
 

@@ -3,9 +3,6 @@
 //! `recipes/<diff id>/` holds `recipe` (how the layer's archive is put together), `objects` (which ones it has) and
 //! `layer.json` (what else is known of it). The folder appears by one rename, after the file system has been synced
 //! and the objects have moved to their place: a layer is complete or absent. `tmp/` is emptied at the start.
-//!
-//! Releases before this form unpacked each layer into `layers/<diff id>/fs`. Such layers are converted when they are
-//! needed ([`Depot::convert`]).
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -33,9 +30,8 @@ const MAX_RECORD_BYTES: u64 = 64 * 1024;
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Record {
     size_bytes: u64,
-    /// Length of the archive that the recipe makes; `None`: unpacked by a release that wrote no recipe.
-    #[serde(default)]
-    archive_bytes: Option<u64>,
+    /// Length of the archive that the recipe makes.
+    archive_bytes: u64,
 }
 
 /// The layers of a store.
@@ -44,8 +40,6 @@ pub struct Depot {
     /// All files of all layers.
     pub objects: Objects,
     recipes: PathBuf,
-    /// Layers of older releases.
-    folders: PathBuf,
     temporary: PathBuf,
     counter: AtomicU64,
     /// Held while layers appear with their objects, and while objects are removed that no layer has.
@@ -87,7 +81,6 @@ impl Depot {
         let depot = Self {
             objects: Objects::new(root),
             recipes: root.join("recipes"),
-            folders: root.join("layers"),
             temporary: root.join("tmp"),
             counter: AtomicU64::new(0),
             order: Mutex::default(),
@@ -103,13 +96,6 @@ impl Depot {
     /// Clears away what a crash left unfinished: objects that no layer has, then scratch folders. Nothing else must
     /// have been begun.
     pub fn clear(&self) -> Result<(), Error> {
-        if self.folders.exists() {
-            for converted in names(&self.folders)?.intersection(&names(&self.recipes)?) {
-                drop(self.hide(&self.folders.join(converted.hex()), converted)?);
-            }
-            // Once it is empty, it is needed no more.
-            let _ = std::fs::remove_dir(&self.folders);
-        }
         let mut left = std::fs::read_dir(&self.temporary).map_err(Error::io("listing", &self.temporary))?;
         if left.next().is_none() {
             return Ok(());
@@ -141,22 +127,18 @@ impl Depot {
     /// Hands on each object of a layer.
     pub fn each_object(&self, diff_id: &Digest, each: impl FnMut(Object)) -> Result<(), Error> {
         let path = self.folder(diff_id).join("objects");
-        match read_list(&path, each) {
-            // An older release unpacked it.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_folder(diff_id) => Ok(()),
-            other => other.map_err(Error::io("reading", &path)),
-        }
+        read_list(&path, each).map_err(Error::io("reading", &path))
     }
 
     /// The archive of a layer, as it was, and its length. Its reader has to check the digest.
     pub fn archive(&self, diff_id: &Digest) -> Result<(Assembled, u64), Error> {
         let folder = self.folder(diff_id);
-        let length = self.record(diff_id).and_then(|record| record.archive_bytes).ok_or_else(|| Error::Invalid {
+        let record = self.record(diff_id).ok_or_else(|| Error::Invalid {
             what: format!("layer {diff_id}"),
-            reason: "an older release unpacked it without noting how its archive was made; pull the image again".into(),
+            reason: "what is kept of it is damaged; remove its images and pull them again".into(),
         })?;
-        let archive = Assembled::open(&folder, self.objects.folder());
-        Ok((archive.map_err(Error::io("opening the recipe of", &folder))?, length))
+        let archive = Assembled::open(&folder.join("recipe"), self.objects.folder());
+        Ok((archive.map_err(Error::io("opening the recipe of", &folder))?, record.archive_bytes))
     }
 
     /// The recipe of a layer.
@@ -188,7 +170,7 @@ impl Depot {
         let (measured, objects) = unpack::unpack(stage, recipe, label, stream)?;
         let list = layer.join("objects");
         write_list(&list, &objects).map_err(Error::io("writing", &list))?;
-        let record = Record { size_bytes: measured.size_bytes, archive_bytes: Some(measured.archive_bytes) };
+        let record = Record { size_bytes: measured.size_bytes, archive_bytes: measured.archive_bytes };
         let path = layer.join("layer.json");
         let json = serde_json::to_vec(&record).map_err(|e| Error::io("writing", &path)(e.into()))?;
         std::fs::write(&path, json).map_err(Error::io("writing", &path))?;
@@ -226,23 +208,6 @@ impl Depot {
             }
         }
         durable::sync_folder(&self.recipes).map_err(Error::io("syncing folder", &self.recipes))
-    }
-
-    /// Brings a layer of an older release into today's form; does nothing to others.
-    pub fn convert(&self, diff_id: &Digest) -> Result<(), Error> {
-        if !self.is_folder(diff_id) {
-            return Ok(());
-        }
-        let what = format!("layer {diff_id} of an older release");
-        let (mut archive, _) = self.archive(diff_id)?;
-        let unpacked = self.unpack(&what, &mut archive)?;
-        let got = unpacked.measured.diff_id;
-        if got != *diff_id {
-            return Err(Error::Digest { what, expected: *diff_id, got });
-        }
-        log::info!("{what} is kept as single files from now on");
-        self.commit(vec![unpacked])?;
-        self.hide(&self.folders.join(diff_id.hex()), diff_id).map(|_| ())
     }
 
     /// Takes a layer out of sight by one rename.
@@ -291,20 +256,11 @@ impl Depot {
 
     /// All layers that are here. Names that are no digest are passed over.
     pub fn all(&self) -> Result<BTreeSet<Digest>, Error> {
-        let mut all = names(&self.recipes)?;
-        if self.folders.exists() {
-            all.extend(names(&self.folders)?);
-        }
-        Ok(all)
-    }
-
-    fn is_folder(&self, diff_id: &Digest) -> bool {
-        !self.recipes.join(diff_id.hex()).exists() && self.folders.join(diff_id.hex()).exists()
+        names(&self.recipes)
     }
 
     fn folder(&self, diff_id: &Digest) -> PathBuf {
-        let above = if self.is_folder(diff_id) { &self.folders } else { &self.recipes };
-        above.join(diff_id.hex())
+        self.recipes.join(diff_id.hex())
     }
 }
 

@@ -6,9 +6,7 @@
 //! ([`super::replay`]).
 //!
 //! A recipe is a zstd stream of records, integers little-endian: `R length bytes`, `O digest segments`, and `E` at its
-//! end. Releases that kept a folder for each layer wrote `F path segments` for contents that are there, and
-//! `M path number` where an entry took the place of an earlier one. Paths are relative to the layer's root, a length
-//! before them.
+//! end.
 
 use std::io::{self, Read, Write};
 
@@ -20,8 +18,6 @@ const RAW_BYTES: usize = 64 * 1024;
 const LEVEL: i32 = 1;
 /// Window of the compressor, log 2: 128 KiB keep it small in memory.
 const WINDOW_LOG: u32 = 17;
-/// Longest path that is read back (PATH_MAX).
-const MAX_PATH_BYTES: usize = 4096;
 /// Most parts with data that a sparse file may have.
 pub const MAX_SEGMENTS: usize = 64 * 1024;
 
@@ -35,10 +31,6 @@ pub enum Record {
     Raw(Vec<u8>),
     /// These parts of an object.
     Object(ObjectId, Vec<Segment>),
-    /// These parts of the file of this path.
-    File(Vec<u8>, Vec<Segment>),
-    /// What earlier records call by this path has given way to a later entry and is kept under this number.
-    Moved(Vec<u8>, u32),
 }
 
 /// Writes a recipe.
@@ -130,9 +122,7 @@ impl<R: Read> Reader<R> {
         match u8::from_le_bytes(self.array()?) {
             b'E' => Ok(None),
             b'R' => Ok(Some(Record::Raw(self.bytes(RAW_BYTES)?))),
-            b'M' => Ok(Some(Record::Moved(self.bytes(MAX_PATH_BYTES)?, u32::from_le_bytes(self.array()?)))),
             b'O' => Ok(Some(Record::Object(ObjectId::from_bytes(self.array()?), self.segments()?))),
-            b'F' => Ok(Some(Record::File(self.bytes(MAX_PATH_BYTES)?, self.segments()?))),
             _ => Err(damaged()),
         }
     }
@@ -189,18 +179,6 @@ mod tests {
             Record::Raw(b"end".to_vec()),
         ];
         assert_eq!(records, expected);
-    }
-
-    #[test]
-    fn records_of_older_releases_are_read() {
-        let records = b"F\x01\0\0\0a\x01\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0M\x01\0\0\0a\x03\0\0\0E";
-        let mut writer = Writer::new(Vec::new()).unwrap();
-        writer.out.write_all(records).unwrap();
-        let bytes = writer.out.finish().unwrap();
-        let mut reader = Reader::new(&bytes[..]).unwrap();
-        assert_eq!(reader.next().unwrap(), Some(Record::File(b"a".to_vec(), vec![(1, 2)])));
-        assert_eq!(reader.next().unwrap(), Some(Record::Moved(b"a".to_vec(), 3)));
-        assert_eq!(reader.next().unwrap(), None);
     }
 
     #[test]

@@ -36,7 +36,6 @@ impl Replay {
             None => self.ended = true,
             Some(Record::Raw(bytes)) => self.raw = io::Cursor::new(bytes),
             Some(Record::Object(object, _)) => self.object = Some(object),
-            Some(Record::File(..) | Record::Moved(..)) => return Err(unexpected()),
         }
         Ok(())
     }
