@@ -1,8 +1,8 @@
 //! `docker` and `keelctl`, run on the workstation as an operator runs them: over mutual TLS.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,15 +28,34 @@ impl Host {
 
     /// A `docker` command line.
     pub fn docker(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("docker");
+        let mut command = self.client("docker");
+        command.args(arguments);
         command
-            .args(arguments)
-            .env("DOCKER_HOST", format!("tcp://127.0.0.1:{}", self.api_port))
+    }
+
+    /// Another client that takes what `docker` takes from its environment.
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("DOCKER_HOST", format!("tcp://{}", self.address()))
             .env("DOCKER_TLS_VERIFY", "1")
             .env("DOCKER_CERT_PATH", &self.certs)
             .env("DOCKER_CONFIG", self.certs.join("no-docker-config"))
+            // Python's library for HTTP prefers what these name to the authority that its caller does.
+            .env_remove("REQUESTS_CA_BUNDLE")
+            .env_remove("CURL_CA_BUNDLE")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Where its API is reached.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.api_port).into()
+    }
+
+    /// Folder of its operator's certificates.
+    pub fn certs(&self) -> &Path {
+        &self.certs
     }
 
     /// Runs `docker`, which must succeed; returns what it printed, without the last line feed.
@@ -48,7 +67,7 @@ impl Host {
     pub fn keelctl(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.keelctl);
         command
-            .args(["--host", &format!("tcp://127.0.0.1:{}", self.api_port), "--cert-path"])
+            .args(["--host", &format!("tcp://{}", self.address()), "--cert-path"])
             .arg(&self.certs)
             .args(arguments)
             .stdin(Stdio::null());
@@ -91,7 +110,7 @@ impl Host {
                 "localhost",
                 "-connect",
             ])
-            .arg(format!("127.0.0.1:{}", self.api_port))
+            .arg(self.address().to_string())
             .args(["-CAfile".into(), file("ca.pem"), "-cert".into(), file("cert.pem"), "-key".into(), file("key.pem")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -197,7 +216,8 @@ pub fn wait_http(port: u16, limit: Duration) -> Result<String> {
     }
 }
 
-fn succeed(program: &str, arguments: &[&str], output: std::io::Result<Output>) -> Result<String> {
+/// What a command printed that must succeed.
+pub fn succeed(program: &str, arguments: &[&str], output: std::io::Result<Output>) -> Result<String> {
     let output = output.with_context(|| format!("run {program}"))?;
     let printed = String::from_utf8_lossy(&output.stdout);
     ensure!(

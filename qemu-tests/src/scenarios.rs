@@ -11,6 +11,7 @@ mod fixture;
 mod kexec;
 mod minimum;
 mod networks;
+mod other_clients;
 mod power_cut;
 mod rollout;
 mod sessions;
@@ -74,6 +75,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "verbs",
         about: "each verb of the docker client, declared containers and roles on one machine",
         run: verbs::each_once,
+    },
+    Scenario {
+        name: "clients",
+        about: "docker-compose, Docker's Python SDK, Bollard and several docker clients at once drive a machine over TLS",
+        run: other_clients::each,
     },
     Scenario {
         name: "runtime-killed",

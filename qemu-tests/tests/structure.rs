@@ -40,9 +40,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("keel", &["keel-host", "keel-runtime", "keel-updater", "keelctl"]),
     ("keel-image", &["keel-spec"]),
     ("keel-fuzz", &["keel-spec", "keel-build", "keel-fetch", "keel-store", "keel-updater"]),
-    ("keel-qemu-tests", &["keel-spec", "keel-image"]),
+    ("keel-qemu-tests", &["keel-spec", "keel-image", "keel-other-clients"]),
     ("keel-faults", &[]),
     ("keel-load", &[]),
+    ("keel-other-clients", &[]),
     ("keel-oci-conformance", &[]),
 ];
 
