@@ -24,7 +24,8 @@ pub(super) fn bridges(host: &Host, web: &str) -> Result<()> {
     host.docker_ok(&["network", "create", "--internal", "far"])?;
     refuses(host, &["network", "create", "--subnet", "10.77.0.0/25", "clash"], "overlap")?;
     let words = ["run", "-d", "--name", "srv", "--network", "near", "--ip", "10.77.0.9", "--network-alias", "other"];
-    host.docker_ok(&[&words[..], &["-p", "8090-8091:80-81", "-p", "9000:9000/udp", web]].concat())?;
+    let further = ["--link-local-ip", "169.254.77.9"];
+    host.docker_ok(&[&words[..], &further, &["-p", "8090-8091:80-81", "-p", "9000:9000/udp", web]].concat())?;
     let get = |network: &str, name: &str| {
         let url = format!("http://{name}/");
         host.docker(&["run", "--rm", "--network", network, web, "busybox", "timeout", "5", "wget", "-qO-", &url])
@@ -34,6 +35,9 @@ pub(super) fn bridges(host: &Host, web: &str) -> Result<()> {
     for name in ["srv", "other", "10.77.0.9"] {
         ensure!(page(get("near", name)?).starts_with("hello"), "{name} on its own network");
     }
+    let neighbour = ["run", "--rm", "--network", "near", "--link-local-ip", "169.254.77.10", web];
+    let fetch = ["busybox", "timeout", "5", "wget", "-qO-", "http://169.254.77.9/"];
+    ensure!(host.docker_ok(&[&neighbour[..], &fetch].concat())?.starts_with("hello"), "a link-local address");
     ensure!(!get("far", "10.77.0.9")?.status.success(), "a network is reached from another");
     host.docker_ok(&["network", "connect", "far", "srv"])?;
     ensure!(page(get("far", "srv")?).starts_with("hello"), "srv after it was connected");

@@ -110,7 +110,7 @@ fn read(query: &Query) -> Result<Options, Failure> {
     for name in query.all("t").filter(|name| !name.is_empty()) {
         let name = reference(name, None)?;
         if name.digest().is_some() {
-            return Err(Failure::bad_request("an image can't be given a digest as its name"));
+            return Err(Failure::bad_request("build tag cannot contain a digest"));
         }
         if names.len() == MAX_NAMES {
             return Err(Failure::bad_request(format!("an image can't be given more than {MAX_NAMES} names at once")));
@@ -119,20 +119,35 @@ fn read(query: &Query) -> Result<Options, Failure> {
             names.push(name);
         }
     }
-    let arguments: BTreeMap<String, Option<String>> = from_json(query, "buildargs")?;
+    let arguments: BTreeMap<String, Option<String>> = from_json(query, "buildargs", "build args")?;
     Ok(Options {
         dockerfile: query.text("dockerfile").unwrap_or("Dockerfile").to_owned(),
         names,
         arguments: arguments.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
-        labels: from_json(query, "labels")?,
+        labels: from_json(query, "labels", "labels")?,
         target: query.text("target").map(str::to_owned),
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
         quiet: query.flag("q"),
-        platform: query.text("platform").map(str::to_owned),
+        platform: query.text("platform").map(platform).transpose()?,
         host: limits(query)?,
         auths: Default::default(),
     })
+}
+
+/// A platform as clients write it, `os[/architecture[/variant]]`. Refused in Docker's words.
+fn platform(text: &str) -> Result<String, Failure> {
+    let plain = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+    };
+    match text.split('/').enumerate().find(|(number, part)| *number > 2 || !plain(part)) {
+        None => Ok(text.to_owned()),
+        Some((3.., _)) => Err(Failure::bad_request(format!("\"{text:.60}\": cannot parse platform specifier"))),
+        Some((_, part)) => Err(Failure::bad_request(format!(
+            "\"{part:.60}\" is an invalid component of \"{text:.60}\": platform specifier component must match \
+             \"^[A-Za-z0-9_.-]+$\""
+        ))),
+    }
 }
 
 /// Refuses what isn't done, by name.
@@ -140,23 +155,31 @@ fn refuse(query: &Query) -> Result<(), Failure> {
     if query.get("version").is_some_and(|version| version == "2") {
         return Err(Failure::unsupported("BuildKit is not served by Keel: set DOCKER_BUILDKIT=0"));
     }
-    if query.text("remote").is_some() {
-        return Err(Failure::unsupported("contexts aren't fetched from an address: send the context's files"));
+    if let Some(version) = query.text("version").filter(|version| *version != "1") {
+        return Err(Failure::bad_request(format!("invalid version {version:.60}")));
     }
+    if let Some(remote) = query.text("remote") {
+        return Err(
+            match ["http://", "https://", "git://", "git@", "github.com/"].iter().any(|p| remote.starts_with(p)) {
+                true => Failure::unsupported("contexts aren't fetched from an address: send the context's files"),
+                false => Failure::bad_request(format!("remoteURL ({remote:.60}) could not be recognized as URL")),
+            },
+        );
+    }
+    // What Docker's own builder refuses on Linux, in its words.
     if query.flag("squash") {
-        return Err(Failure::unsupported("layers aren't squashed by Keel: leave --squash out"));
+        return Err(Failure::bad_request("squash is only supported with experimental mode"));
     }
-    // What Docker's own builder refuses on Linux, or ignores there.
     if let Some(isolation) = query.text("isolation").filter(|isolation| !isolation.eq_ignore_ascii_case("default")) {
-        return Err(Failure::bad_request(format!("isolation {isolation:?}: on Linux there is \"default\" alone")));
+        return Err(Failure::bad_request(format!("Unsupported isolation: {isolation:?}")));
     }
-    let security: Option<Vec<String>> = from_json(query, "securityopt")?;
+    let security: Option<Vec<String>> = from_json(query, "securityopt", "security options")?;
     if security.is_some_and(|options| !options.is_empty()) {
         return Err(Failure::bad_request(
             "the daemon on this platform does not support setting security options on build",
         ));
     }
-    let _: Vec<String> = from_json(query, "cachefrom")?;
+    let _: Vec<String> = from_json(query, "cachefrom", "cache-from")?;
     match query.text("outputs") {
         Some(outputs) if outputs != "[]" => Err(Failure::unsupported("outputs other than an image need BuildKit")),
         _ => Ok(()),
@@ -165,7 +188,7 @@ fn refuse(query: &Query) -> Result<(), Failure> {
 
 fn limits(query: &Query) -> Result<HostConfig, Failure> {
     let text = |name: &str| query.text(name).map(str::to_owned);
-    let ulimits: Option<Vec<_>> = from_json(query, "ulimits")?;
+    let ulimits: Option<Vec<_>> = from_json(query, "ulimits", "ulimit settings")?;
     let hosts: Vec<String> = query.all("extrahosts").filter(|host| !host.is_empty()).map(str::to_owned).collect();
     Ok(HostConfig {
         network_mode: text("networkmode"),
@@ -184,12 +207,13 @@ fn limits(query: &Query) -> Result<HostConfig, Failure> {
     })
 }
 
-/// A parameter that is JSON; absent, empty and `null` are its default.
-fn from_json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, Failure> {
+/// A parameter that is JSON; absent, empty and `null` are its default. What it holds is told in Docker's words.
+fn from_json<T: DeserializeOwned + Default>(query: &Query, name: &str, what: &str) -> Result<T, Failure> {
     let Some(text) = query.text(name) else { return Ok(T::default()) };
     let read: Result<Option<T>, _> = serde_json::from_str(text);
-    read.map(Option::unwrap_or_default)
-        .map_err(|error| Failure::bad_request(format!("parameter {name} can't be read as JSON: {error}")))
+    read.map(Option::unwrap_or_default).map_err(|error| {
+        Failure::bad_request(format!("error reading {what}: parameter {name} is no such JSON: {error}"))
+    })
 }
 
 #[cfg(test)]
@@ -217,10 +241,12 @@ mod tests {
         for (query, word) in [
             ("version=2", "DOCKER_BUILDKIT=0"),
             ("remote=https%3A%2F%2Fx", "address"),
-            ("squash=1", "--squash"),
+            ("squash=1", "squash"),
             ("t=A", "lowercase"),
             ("buildargs=x", "buildargs"),
             ("isolation=hyperv", "hyperv"),
+            ("platform=a%2F%2F", "invalid component"),
+            ("platform=a%2Fb%2Fc%2Fd", "cannot parse platform"),
             ("securityopt=%5B%22seccomp%3Dx%22%5D", "security options"),
             ("cachefrom=x", "cachefrom"),
         ] {

@@ -4,10 +4,7 @@
 mod common;
 
 use common::Daemon;
-use common::http::Api;
-
-/// Method, path, body, status, and a part of the message (empty: none is looked for).
-type Row = (&'static str, &'static str, &'static str, u16, &'static str);
+use common::http::{Api, Row};
 
 /// Beside `box:1` there are the containers `stopped` (which has run), `running` and `fresh` (which never did).
 #[rustfmt::skip]
@@ -136,17 +133,7 @@ fn wrong_requests_are_answered_as_dockers_daemon_does() {
     daemon.ok(&["run", "-d", "--name", "running", "--network", "none", "box:1", "sleep", "600"]);
     daemon.ok(&["create", "--name", "fresh", "--network", "none", "box:1", "sleep", "0"]);
     let api = Api::new(&daemon.socket());
-    let mut wrong = Vec::new();
-    for (method, path, body, status, words) in TABLE {
-        let answer = api.call(method, path, body);
-        let message = if answer.status == 304 { String::new() } else { answer.message() };
-        if answer.status != *status || !message.contains(words) {
-            wrong.push(format!(
-                "{method} {path} {body}\n  want {status} {words:?}\n  have {} {message:?}",
-                answer.status
-            ));
-        }
-    }
+    let wrong = api.differences(TABLE);
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), TABLE.len(), wrong.join("\n"));
     let all = daemon.ok(&["ps", "-a", "--format", "{{.Names}}"]);
     assert_eq!(all.lines().count(), 3, "nothing refused leaves anything behind: {all}");

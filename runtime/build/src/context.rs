@@ -55,7 +55,11 @@ impl Context {
     /// The Dockerfile's text.
     pub fn dockerfile(&self, path: &str) -> Result<String, Error> {
         let missing = || Error::Bad(format!("Cannot locate specified Dockerfile: {path}"));
-        read_file(&self.root, path, lines::MAX_BYTES)?.ok_or_else(missing)
+        let text = read_file(&self.root, path, lines::MAX_BYTES)?.ok_or_else(missing)?;
+        if text.is_empty() {
+            return Err(Error::Bad(format!("the Dockerfile ({path}) cannot be empty")));
+        }
+        Ok(text)
     }
 }
 

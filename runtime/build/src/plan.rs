@@ -51,7 +51,7 @@ pub fn plan<'a>(
     let target = match target {
         None => file.stages.len() - 1,
         Some(name) => find(file, name, file.stages.len())
-            .ok_or_else(|| Error::Bad(format!("target stage {name:?} could not be found")))?,
+            .ok_or_else(|| Error::Bad(format!("failed to reach build target {name} in Dockerfile")))?,
     };
     let mut planned = Vec::new();
     for (number, stage) in file.stages.iter().enumerate().take(target + 1) {

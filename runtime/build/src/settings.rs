@@ -191,7 +191,7 @@ fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
 
 /// `80`, `80/udp`, `8000-8010/tcp`.
 fn ports(text: &str) -> Result<Vec<String>, String> {
-    let bad = || format!("{text:?} is not a port such as 80 or 53/udp");
+    let bad = || format!("invalid containerPort: {text}: want a port such as 80 or 53/udp");
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {

@@ -132,7 +132,10 @@ impl Build<'_> {
         if from.is_empty() || from.parse::<usize>().is_ok() {
             return Err(Error::Bad(format!("invalid from flag value {from}: there is no such stage before this one")));
         }
-        self.base(&from, None)
+        self.base(&from, None).map_err(|error| match error {
+            Error::Cancelled => Error::Cancelled,
+            other => Error::Bad(format!("invalid from flag value {from}: {}", other.chain())),
+        })
     }
 
     /// A file made here.

@@ -198,16 +198,10 @@ impl Engine {
         let _gate = container.enter();
         let config = container.config();
         let found = net.find(network).map_err(from_net)?;
-        if !matches!(networks::mode(&config.body)?, Mode::Network(_)) || matches!(found.name.as_str(), "host" | "none")
-        {
-            return Err(Error::BadParameter(format!(
-                "container cannot be connected to network {}: its network mode is {}",
-                found.name,
-                crate::endpoints::network_name(&config)
-            )));
-        }
+        may_connect(&networks::mode(&config.body)?, &found.name)?;
         let asked = networks::asked(&config.body)?;
-        if asked.iter().any(|(name, _)| *name == found.name || found.id == *name) {
+        let known = asked.into_iter().map(|(name, _)| name).find(|name| *name == found.name || *name == found.id);
+        if known.is_some() && container.state().is_running() {
             let name = &config.name;
             return Err(Error::Forbidden(format!(
                 "endpoint with name {name} already exists in network {}",
@@ -215,6 +209,7 @@ impl Engine {
             )));
         }
         let place = self.wanted(&net, &config, &found.name, &settings)?;
+        net.check(&place).map_err(from_net)?;
         if container.state().is_running() {
             let namespace = namespace(&container)?;
             let sandbox = net.connect(&container.id, namespace.as_fd(), &place).map_err(from_net)?;
@@ -223,7 +218,8 @@ impl Engine {
         }
         let mut body = config.body.clone();
         let map = body.networking_config.get_or_insert_default().endpoints_config.get_or_insert_default();
-        map.insert(found.name, settings);
+        // One that doesn't run is in it already, maybe: with these settings from now on.
+        map.insert(known.unwrap_or(found.name), settings);
         container.set_config(Config { body, ..Config::clone(&config) })
     }
 
@@ -240,11 +236,17 @@ impl Engine {
             Err(error) => return Err(from_net(error)),
         };
         let is_in = networks::asked(&config.body)?.iter().any(|(name, _)| *name == found.name || *name == found.id);
-        if !is_in {
-            let id = &container.id;
-            return Err(Error::Forbidden(format!("container {id} is not connected to network {}", found.name)));
+        let runs = container.state().is_running();
+        if runs && found.name == "host" && networks::mode(&config.body)? == Mode::Host {
+            return Err(Error::BadParameter(
+                "cannot disconnect container from host network - container was created in host network mode".into(),
+            ));
         }
-        if container.state().is_running() {
+        if !is_in {
+            let (id, the) = (&container.id, if runs { "" } else { "the " });
+            return Err(Error::Forbidden(format!("container {id} is not connected to {the}network {}", found.name)));
+        }
+        if runs {
             net.disconnect(&container.id, namespace(&container)?.as_fd(), &found.id).map_err(from_net)?;
             self.note_networks(&container, net.sandbox(&container.id).unwrap_or_default())?;
         }
@@ -267,6 +269,23 @@ impl Engine {
         let running = running.filter(|container| container.state().is_running());
         running.filter_map(|container| Some((container.id.clone(), namespace(&container).ok()?))).collect()
     }
+}
+
+/// Whether a container that was made in this mode can be put into a network. Refused in Docker's words.
+fn may_connect(mode: &Mode, network: &str) -> Result<(), Error> {
+    let reason = match (mode, network) {
+        (Mode::Container(_) | Mode::Host, _) => {
+            "container sharing network namespace with another container or host cannot be connected to any other network"
+        }
+        (Mode::Network(_) | Mode::None, "host") => {
+            "cannot connect container to host network - container must be created in host network mode"
+        }
+        (Mode::None, _) | (_, "none") => {
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        }
+        (Mode::Network(_), _) => return Ok(()),
+    };
+    Err(Error::BadParameter(reason.into()))
 }
 
 /// Takes a network out of what a container asks for. The first one is replaced by the next.

@@ -40,17 +40,12 @@ impl Engine {
         if let Some(unknown) = filters.keys().find(|key| !KNOWN.contains(&key.as_str())) {
             return Err(Error::BadParameter(format!("invalid filter '{unknown}'")));
         }
-        let wrong = |key: &str, value: &String| Error::BadParameter(format!("invalid filter '{key}={value}'"));
         for value in filters.get("type").into_iter().flatten() {
             if !matches!(value.as_str(), "custom" | "builtin") {
-                return Err(wrong("type", value));
+                return Err(Error::BadParameter(format!("invalid filter: 'type'='{value:.60}'")));
             }
         }
-        for value in filters.get("dangling").into_iter().flatten() {
-            if !matches!(value.as_str(), "true" | "false" | "1" | "0") {
-                return Err(wrong("dangling", value));
-            }
-        }
+        check_dangling(filters)?;
         if !self.network.is_possible() {
             return Ok(Vec::new());
         }
@@ -128,8 +123,10 @@ fn spec(asked: NetworkCreateRequest) -> Result<NetworkSpec, Error> {
         return refuse("a scope other than local");
     }
     let ipam = asked.ipam.unwrap_or_default();
-    if !matches!(ipam.driver.as_deref(), None | Some("" | "default")) {
-        return refuse("an IPAM driver other than default");
+    match ipam.driver.as_deref() {
+        None | Some("" | "default") => {}
+        Some("null") => return refuse("an IPAM driver other than default"),
+        Some(other) => return Err(Error::NotFound(format!("plugin \"{other:.60}\" not found"))),
     }
     if ipam.options.is_some_and(|options| !options.is_empty()) {
         return refuse("an option of the IPAM driver");
@@ -200,6 +197,15 @@ fn fits(filters: &Filters, network: &Network, used: &dyn Fn() -> bool) -> bool {
         && labels_fit(filters, &network.labels)
 }
 
+/// Refuses a filter `dangling` that is neither yes nor no, in Docker's words.
+pub(crate) fn check_dangling(filters: &Filters) -> Result<(), Error> {
+    let values = filters.get("dangling").map_or(&[][..], Vec::as_slice);
+    match values.iter().find(|value| !matches!(value.as_str(), "true" | "false" | "1" | "0")) {
+        Some(_) => Err(Error::BadParameter(format!("invalid filter 'dangling=[{:.60}]'", values.join(" ")))),
+        None => Ok(()),
+    }
+}
+
 /// Whether all labels that are asked for are there, and none of those that must not.
 pub(crate) fn labels_fit(filters: &Filters, labels: &BTreeMap<String, String>) -> bool {
     let has = |wanted: &String| {
@@ -223,7 +229,7 @@ mod tests {
         for (json, word) in [
             (r#"{"Name":"a","Ingress":true}"#, "swarm"),
             (r#"{"Name":"a","EnableIPv4":false}"#, "IPv4"),
-            (r#"{"Name":"a","IPAM":{"Driver":"dhcp"}}"#, "IPAM driver"),
+            (r#"{"Name":"a","IPAM":{"Driver":"null"}}"#, "IPAM driver"),
             (r#"{"Name":"a","Scope":"swarm"}"#, "scope"),
         ] {
             let error = of(json).unwrap_err();

@@ -18,7 +18,7 @@ use crate::events::Subject;
 use crate::id;
 use crate::inside::changes;
 use crate::inside::root::Root;
-use crate::networks::labels_fit;
+use crate::networks::{check_dangling, labels_fit};
 use crate::plan::mounts::{self, Planned, Source};
 use crate::plan::spec::IDS;
 
@@ -91,6 +91,7 @@ impl Engine {
         {
             return Err(Error::BadParameter(format!("invalid filter '{unknown}'")));
         }
+        check_dangling(filters)?;
         let any = |key: &str, fits: &dyn Fn(&str) -> bool| {
             filters.get(key).is_none_or(|values| values.is_empty() || values.iter().any(|value| fits(value)))
         };
@@ -282,7 +283,7 @@ fn size_bytes(folder: &Path) -> u64 {
 /// The volumes' error as ours.
 pub(crate) fn from_volumes(error: keel_volumes::Error) -> Error {
     match error {
-        keel_volumes::Error::NotFound(_) => Error::NotFound(error.to_string()),
+        keel_volumes::Error::NotFound(_) | keel_volumes::Error::NoDriver { .. } => Error::NotFound(error.to_string()),
         keel_volumes::Error::Conflict(text) => Error::Conflict(text),
         keel_volumes::Error::Invalid(text) => Error::BadParameter(text),
         error => Error::internal("using a volume", error),

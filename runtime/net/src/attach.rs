@@ -150,6 +150,7 @@ pub(crate) fn place(state: &mut State, sandbox: &Sandbox, wanted: &Wanted) -> Re
         ip6,
         prefix6,
         gateway6: gateway6.and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }).filter(|_| leads),
+        link_local: wanted.link_local.clone(),
         mac: match network.driver {
             Driver::Ipvlan => Mac::SHARED,
             _ => wanted.mac.unwrap_or_else(|| ipam::mac(ip.into())),
@@ -161,7 +162,7 @@ pub(crate) fn place(state: &mut State, sandbox: &Sandbox, wanted: &Wanted) -> Re
 }
 
 /// What of a wish can be refused before an address is looked for; Docker's words where clients know them.
-fn check_place(network: &Network, sandbox: &Sandbox, wanted: &Wanted) -> Result<(), Error> {
+pub(crate) fn check_place(network: &Network, sandbox: &Sandbox, wanted: &Wanted) -> Result<(), Error> {
     if matches!(network.driver, Driver::Host | Driver::Null) {
         return invalid(format!("a container that is in network {} can't be in others", network.name));
     }

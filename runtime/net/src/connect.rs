@@ -1,17 +1,31 @@
 //! Containers change networks while they run.
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use crate::attach::{make_link, place, remove_link};
+use crate::attach::{check_place, make_link, place, remove_link};
 use crate::error::kernel;
 use crate::inside::{self, inside};
 use crate::net::Net;
 use crate::netlink::Socket;
 use crate::state::State;
 use crate::types::{Endpoint, Sandbox, Wanted};
-use crate::{Error, dns, link};
+use crate::{Error, dns, ipam, link};
 
 impl Net {
+    /// Refuses a place that no container could have, before one asks for it.
+    pub fn check(&self, wanted: &Wanted) -> Result<(), Error> {
+        let state = self.lock();
+        let network = state.find(&wanted.network)?;
+        check_place(network, &Sandbox::default(), wanted)?;
+        for ip in [wanted.ip.map(IpAddr::from), wanted.ip6.map(IpAddr::from)].into_iter().flatten() {
+            if !network.pool(ip.is_ipv4()).is_some_and(|pool| pool.subnet.contains(ip)) {
+                return ipam::out_of_range(ip);
+            }
+        }
+        Ok(())
+    }
+
     /// Gives a container that runs one more place. Nothing is left behind by a failure.
     pub fn connect(&self, id: &str, netns: BorrowedFd<'_>, wanted: &Wanted) -> Result<Sandbox, Error> {
         let mut state = self.lock();

@@ -15,6 +15,11 @@ use crate::types::{Endpoint, Sandbox};
 /// Stack of the thread that enters a namespace.
 const STACK_BYTES: usize = 256 << 10;
 
+/// Prefix length of IPv4 link-local addresses (RFC 3927, section 2.1).
+const LINK_LOCAL_PREFIX: u8 = 16;
+/// Of those of IPv6 (RFC 4291, section 2.5.6).
+const LINK_LOCAL_PREFIX6: u8 = 64;
+
 /// Runs something in another network namespace.
 pub(crate) fn inside<T: Send>(netns: BorrowedFd<'_>, what: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
@@ -42,7 +47,7 @@ pub(crate) fn interface(socket: &Socket, endpoint: &Endpoint) -> io::Result<()> 
     let index = link::index_of(socket, name)?;
     // Where the kernel has no IPv6 there is nothing to be turned off.
     let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
-    if endpoint.ip6.is_some() {
+    if endpoint.ip6.is_some() || endpoint.link_local.iter().any(IpAddr::is_ipv6) {
         // Routes come from us, not from whoever is on the network.
         set(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
         set(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
@@ -52,6 +57,10 @@ pub(crate) fn interface(socket: &Socket, endpoint: &Endpoint) -> io::Result<()> 
     route::add_address(socket, index, endpoint.ip.into(), endpoint.prefix)?;
     if let Some(ip) = endpoint.ip6 {
         route::add_address(socket, index, ip.into(), endpoint.prefix6)?;
+    }
+    for ip in &endpoint.link_local {
+        let prefix = if ip.is_ipv4() { LINK_LOCAL_PREFIX } else { LINK_LOCAL_PREFIX6 };
+        route::add_address(socket, index, *ip, prefix)?;
     }
     link::set_up(socket, index)
 }

@@ -67,9 +67,7 @@ pub(crate) fn give(pool: &mut Pool, taken: &HashSet<IpAddr>, wanted: Option<IpAd
     let held = |ip: IpAddr| taken.contains(&ip) || pool.gateway == Some(ip) || pool.reserved.values().any(|r| *r == ip);
     if let Some(ip) = wanted {
         if !usable(ip) {
-            return invalid(format!(
-                "no configured subnet contains IP address {ip}: requested address is out of range"
-            ));
+            return out_of_range(ip);
         }
         if held(ip) {
             return Err(Error::Forbidden(format!("Address already in use: {ip}")));
@@ -85,6 +83,11 @@ pub(crate) fn give(pool: &mut Pool, taken: &HashSet<IpAddr>, wanted: Option<IpAd
         return Ok(ip);
     }
     Err(Error::Exhausted(format!("no available addresses in {range}: remove containers")))
+}
+
+/// Refuses an address in Docker's words.
+pub(crate) fn out_of_range<T>(ip: IpAddr) -> Result<T, Error> {
+    invalid(format!("no configured subnet or ip-range contain the IP address {ip}"))
 }
 
 /// The Ethernet address of an endpoint: locally administered, and the same whenever it has the same address, so that

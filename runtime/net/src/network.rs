@@ -255,8 +255,7 @@ pub(crate) fn check(spec: &NetworkSpec) -> Result<Driver, Error> {
         "null" | "none" => return Err(Error::Forbidden("only one instance of \"null\" network is allowed".into())),
         "overlay" => return Err(Error::Forbidden("This node is not a swarm manager: overlay isn't served".into())),
         other => {
-            let reason = format!("could not find plugin {other:.60} in v1 plugin registry: plugin not found");
-            return Err(Error::NotFound(reason));
+            return Err(Error::NotFound(format!("plugin \"{other:.60}\" not found")));
         }
     };
     if [spec.options.len(), spec.labels.len(), spec.pools.len()].iter().any(|count| *count > MAX_ENTRIES) {
@@ -311,7 +310,20 @@ fn check_option(name: &str, value: &str) -> Result<(), Error> {
         "ipvlan_mode" => matches!(value, "" | "l2" | "l3" | "l3s"),
         _ => false,
     };
-    if fine { Ok(()) } else { invalid(format!("invalid value {value:.60} of network option {name}")) }
+    match short {
+        _ if fine => Ok(()),
+        // In Docker's words.
+        "macvlan_mode" => invalid(format!(
+            "requested macvlan mode '{value:.60}' is not valid, 'bridge' mode is the macvlan driver default"
+        )),
+        "ipvlan_mode" => {
+            invalid(format!("requested ipvlan mode '{value:.60}' is not valid, 'l2' mode is the ipvlan driver default"))
+        }
+        "ipvlan_flag" => {
+            invalid(format!("requested ipvlan flag '{value:.60}' is not valid, 'bridge' is the ipvlan driver default"))
+        }
+        _ => invalid(format!("failed to parse {name} value: {value:.60}")),
+    }
 }
 
 fn is_interface(name: &str, longest: usize) -> bool {
@@ -319,9 +331,21 @@ fn is_interface(name: &str, longest: usize) -> bool {
     !name.is_empty() && name.len() <= longest && !matches!(name, "." | "..") && name.bytes().all(plain)
 }
 
+/// A range as clients write it, whose bits behind the prefix have to be zero. Refused in Docker's words.
+fn range(what: &str, text: &str) -> Result<Cidr, Error> {
+    let notation = |_| Error::Invalid(format!("invalid {what} {text:.60}: invalid CIDR block notation"));
+    let range: Cidr = text.parse().map_err(notation)?;
+    let ip = text.split('/').next().and_then(|ip| ip.parse::<IpAddr>().ok());
+    if ip != Some(range.base()) {
+        return invalid(format!("invalid {what} {text:.60}: it should be {range}"));
+    }
+    Ok(range)
+}
+
 /// A range asked for, checked in itself.
 pub(crate) fn pool(spec: &PoolSpec) -> Result<Pool, Error> {
-    let subnet: Cidr = spec.subnet.parse().map_err(|e| Error::Invalid(format!("invalid subnet: {e}")))?;
+    let subnet = range("subnet", &spec.subnet)?;
+    let family = if subnet.is_v4() { "IPv4" } else { "IPv6" };
     // At least one address for a container beside network, gateway and broadcast.
     let (shortest, longest) = if subnet.is_v4() { (8, 30) } else { (16, 126) };
     if !(shortest..=longest).contains(&subnet.prefix()) {
@@ -332,32 +356,42 @@ pub(crate) fn pool(spec: &PoolSpec) -> Result<Pool, Error> {
         return invalid(format!("invalid subnet {subnet}: containers can't have such addresses"));
     }
     let inside = |what: &str, text: &str| -> Result<IpAddr, Error> {
-        let ip: Option<IpAddr> = text.split('/').next().unwrap_or_default().parse().ok();
-        match ip.filter(|ip| subnet.contains(*ip)) {
-            Some(ip) => Ok(ip),
-            None => invalid(format!("invalid {what} {text:.60}: it isn't in subnet {subnet}")),
+        match text.split('/').next().unwrap_or_default().parse::<IpAddr>() {
+            Ok(ip) if subnet.contains(ip) => Ok(ip),
+            Ok(ip) if ip.is_ipv4() != subnet.is_v4() => {
+                invalid(format!("invalid {what}: parent subnet is an {family} block"))
+            }
+            Ok(_) => invalid(format!("invalid {what}: parent subnet {subnet} doesn't contain this address")),
+            Err(_) => invalid(format!("invalid {what}: invalid address {text:.60}")),
         }
     };
     let range = match spec.range.as_str() {
         "" => None,
         text => {
-            let range: Cidr = text.parse().map_err(|e| Error::Invalid(format!("invalid ip-range: {e}")))?;
-            if !subnet.contains(range.base()) || range.prefix() < subnet.prefix() {
-                return invalid(format!("invalid ip-range {range}: it isn't in subnet {subnet}"));
+            let range = range("ip-range", text)?;
+            if range.is_v4() != subnet.is_v4() {
+                return invalid(format!("invalid ip-range {range}: parent subnet is an {family} block"));
+            }
+            if range.prefix() < subnet.prefix() {
+                let reason = "CIDR block is bigger than its parent subnet";
+                return invalid(format!("invalid ip-range {range}: {reason} {subnet}"));
+            }
+            if !subnet.contains(range.base()) {
+                return invalid(format!("invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range"));
             }
             Some(range)
         }
     };
     let gateway = match spec.gateway.as_str() {
         "" => subnet.nth(1),
-        text => Some(inside("gateway", text)?),
+        text => Some(inside(&format!("gateway {text:.60}"), text)?),
     };
     let mut reserved = BTreeMap::new();
     if spec.reserved.len() > MAX_ENTRIES {
         return invalid(format!("more than {MAX_ENTRIES} auxiliary addresses"));
     }
     for (name, text) in &spec.reserved {
-        reserved.insert(name.clone(), inside("auxiliary address", text)?);
+        reserved.insert(name.clone(), inside(&format!("auxiliary address {name:.60}"), text)?);
     }
     Ok(Pool { subnet, range, gateway, reserved, asked: true, next: 0 })
 }

@@ -72,7 +72,7 @@ impl FromStr for Mac {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || format!("invalid MAC address: {text:.40}");
+        let refuse = || format!("invalid MAC address {text:.40}");
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
@@ -121,6 +121,9 @@ pub struct Endpoint {
     /// Likewise.
     #[serde(default)]
     pub gateway6: Option<Ipv6Addr>,
+    /// Further addresses that lead no further than to neighbours (RFC 3927; RFC 4291, section 2.5.6).
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
     /// Its Ethernet address.
     pub mac: Mac,
     /// Names under which the network's other containers find it.
@@ -183,6 +186,8 @@ pub struct Wanted {
     pub ip: Option<Ipv4Addr>,
     /// A fixed IPv6 address.
     pub ip6: Option<Ipv6Addr>,
+    /// See [`Endpoint::link_local`].
+    pub link_local: Vec<IpAddr>,
     /// A fixed Ethernet address.
     pub mac: Option<Mac>,
     /// See [`Endpoint::names`].

@@ -5,7 +5,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
-use keel_net::{Error, Net, NetworkSpec, PoolSpec, PortMap, Wanted};
+use keel_net::{Error, Net, NetworkSpec, PoolSpec, PortMap, Request, Wanted};
 use support::*;
 
 #[test]
@@ -64,6 +64,25 @@ fn without_icc_containers_meet_only_at_published_ports() {
         serve(&a, 80, 1);
         let asked = in_namespace(&b, || ask("198.51.100.1:8080"));
         assert!(asked.is_ok());
+    });
+}
+
+#[test]
+fn neighbours_meet_at_link_local_addresses() {
+    on_a_host(|_outside| {
+        let state = tempfile::tempdir().unwrap();
+        let net = Net::open(state.path()).unwrap();
+        net.create(spec("one", &["10.1.0.0/24"])).unwrap();
+        let (a, b) = (new_namespace(), new_namespace());
+        for (id, namespace, last) in [("a", &a, 7), ("b", &b, 8)] {
+            let link_local = vec![IpAddr::from([169, 254, 3, last])];
+            let wanted = vec![Wanted { link_local, ..wanted(&net, "one") }];
+            net.attach(id, namespace.as_fd(), &Request { wanted, ..Request::default() }).unwrap();
+        }
+        assert!(ping(&a, Ipv4Addr::new(169, 254, 3, 8)) && ping(&b, Ipv4Addr::new(169, 254, 3, 7)));
+        assert!(ping(&a, Ipv4Addr::new(10, 1, 0, 3)), "the address of the network stays the first");
+        let shown = in_namespace(&a, || sh("ip -4 -br addr show eth0"));
+        assert!(shown.contains("10.1.0.2/24 169.254.3.7/16"), "{shown}");
     });
 }
 

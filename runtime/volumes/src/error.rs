@@ -8,6 +8,14 @@ pub enum Error {
     /// It isn't there. In Docker's words, on which clients match.
     #[error("get {0}: no such volume")]
     NotFound(String),
+    /// There is no such driver. In Docker's words.
+    #[error("create {name}: error looking up volume plugin {driver:.60}: plugin \"{driver:.60}\" not found")]
+    NoDriver {
+        /// The volume.
+        name: String,
+        /// The driver.
+        driver: String,
+    },
     /// There is one of this name that is different.
     #[error("{0}")]
     Conflict(String),

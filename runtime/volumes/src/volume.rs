@@ -67,12 +67,15 @@ impl Volume {
 pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
     check_name(&spec.name)?;
     if !matches!(spec.driver.as_str(), "" | "local") {
-        return Err(Error::Invalid(format!("volume driver {:.60} isn't there: only local is", spec.driver)));
+        return Err(Error::NoDriver { name: spec.name.clone(), driver: spec.driver.clone() });
     }
     if spec.options.len() > MAX_ENTRIES || spec.labels.len() > MAX_ENTRIES {
         return Err(Error::Invalid(format!("volume {}: more than {MAX_ENTRIES} options or labels", spec.name)));
     }
-    kind(&spec.options).map(drop)
+    kind(&spec.options).map(drop).map_err(|error| match error {
+        Error::Invalid(reason) => Error::Invalid(format!("create {}: {reason}", spec.name)),
+        other => other,
+    })
 }
 
 /// Letters, digits, `_`, `.` and `-`, of which the first two begin it: nothing that leads elsewhere as a path.
@@ -83,6 +86,10 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     if first && rest && (2..=MAX_NAME_BYTES).contains(&name.len()) {
         return Ok(());
     }
+    if name.len() == 1 {
+        let reason = "volume name is too short, names should be at least two alphanumeric characters";
+        return Err(Error::Invalid(format!("create {name}: {reason}")));
+    }
     Err(Error::Invalid(format!(
         "create {name:.80}: \"{name:.80}\" includes invalid characters for a local volume name, only \
          \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
@@ -92,7 +99,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
 fn kind(options: &BTreeMap<String, String>) -> Result<Kind, Error> {
     let invalid = |reason: String| Err(Error::Invalid(reason));
     if let Some(unknown) = options.keys().find(|key| !matches!(key.as_str(), "type" | "device" | "o")) {
-        return invalid(format!("invalid option: {unknown:.60}: the local driver has type, device and o"));
+        return invalid(format!("invalid option: \"{unknown:.60}\": the local driver has type, device and o"));
     }
     let option = |name: &str| options.get(name).map_or("", String::as_str);
     let words: Vec<&str> = option("o").split(',').filter(|word| !word.is_empty()).collect();

@@ -28,6 +28,9 @@ impl Answer {
     }
 }
 
+/// Method, path, body; status, and a part of the message (empty: none is looked for).
+pub type Row = (&'static str, &'static str, &'static str, u16, &'static str);
+
 /// The API's socket.
 #[derive(Clone)]
 pub struct Api(pub PathBuf);
@@ -49,6 +52,18 @@ impl Api {
 
     pub fn call(&self, method: &str, path: &str, body: &str) -> Answer {
         self.try_call(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// What is answered otherwise than these say.
+    pub fn differences(&self, table: &[Row]) -> Vec<String> {
+        let different = |(method, path, body, status, words): &Row| {
+            let answer = self.call(method, path, body);
+            let message = if answer.status == 304 { String::new() } else { answer.message() };
+            let have = answer.status;
+            (have != *status || !message.contains(words))
+                .then(|| format!("{method} {path} {body}\n  want {status} {words:?}\n  have {have} {message:?}"))
+        };
+        table.iter().filter_map(different).collect()
     }
 
     /// Sends bytes as they are.

@@ -39,7 +39,7 @@ pub fn parse(text: &str, escape: char) -> Result<Check, String> {
         "NONE" => return Err("HEALTHCHECK NONE takes no arguments".into()),
         "CMD" if line.is_empty() => return Err("missing command after HEALTHCHECK CMD".into()),
         "CMD" => Some(json_words(line).map_or_else(|| Command::Shell(line.into()), Command::Exec)),
-        other => return Err(format!("unknown type {other:?} in HEALTHCHECK (try CMD)")),
+        other => return Err(format!("Unknown type {other:?} in HEALTHCHECK (try CMD)")),
     };
     Ok(Check { options, command })
 }

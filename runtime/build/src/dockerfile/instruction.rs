@@ -227,7 +227,11 @@ fn transfer(keyword: &str, rest: &str, heredocs: Vec<Heredoc>, escape: char) -> 
     }
     let mut words = json_words(rest).unwrap_or_else(|| rest.split_whitespace().map(str::to_owned).collect());
     let target = words.pop().filter(|_| !words.is_empty());
-    transfer.target = target.ok_or_else(|| format!("{keyword} requires at least two arguments"))?;
+    transfer.target = target.ok_or_else(|| {
+        format!(
+            "{keyword} requires at least two arguments, but only one was provided. Destination could not be determined"
+        )
+    })?;
     let mut heredocs = heredocs.into_iter();
     transfer.sources = words
         .into_iter()

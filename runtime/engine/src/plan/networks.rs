@@ -13,6 +13,9 @@ pub const DEFAULT: &str = "bridge";
 /// Most names of one endpoint, of each kind.
 const MAX_NAMES: usize = 64;
 
+/// Most link-local addresses of one endpoint.
+const MAX_LINK_LOCAL: usize = 16;
+
 /// How a container is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -71,15 +74,13 @@ pub fn asked(body: &ContainerCreateBody) -> Result<Vec<(String, EndpointSettings
 /// What one endpoint asks for, but for its network and the containers that it links to.
 pub fn wanted(settings: &EndpointSettings, default_network: bool) -> Result<Wanted, Error> {
     let ipam = settings.ipam_config.clone().unwrap_or_default();
-    if ipam.link_local_ips.is_some_and(|ips| !ips.is_empty()) {
-        return bad("link-local addresses (--link-local-ip) aren't supported");
-    }
+    let link_local = link_local(ipam.link_local_ips.as_deref().unwrap_or_default())?;
     if settings.driver_opts.as_ref().is_some_and(|options| !options.is_empty()) {
         return bad("driver options of an endpoint aren't supported");
     }
     let aliases = settings.aliases.clone().unwrap_or_default();
     if default_network && !aliases.is_empty() {
-        return bad("network-scoped aliases are only supported for user-defined networks");
+        return bad("network-scoped alias is supported only for containers in user defined networks");
     }
     if aliases.len() > MAX_NAMES || settings.links.as_ref().is_some_and(|links| links.len() > MAX_NAMES) {
         return bad(format!("more than {MAX_NAMES} aliases or links"));
@@ -99,7 +100,23 @@ pub fn wanted(settings: &EndpointSettings, default_network: bool) -> Result<Want
         None => None,
         Some(text) => Some(text.parse().or_else(|why: String| bad(why))?),
     };
-    Ok(Wanted { ip, ip6, mac, names: aliases, priority: settings.gw_priority.unwrap_or(0), ..Wanted::default() })
+    let priority = settings.gw_priority.unwrap_or(0);
+    Ok(Wanted { ip, ip6, link_local, mac, names: aliases, priority, ..Wanted::default() })
+}
+
+/// Further addresses, which must be of the kind that no router passes on: one container can't take another's.
+fn link_local(texts: &[String]) -> Result<Vec<IpAddr>, Error> {
+    if texts.len() > MAX_LINK_LOCAL {
+        return bad(format!("more than {MAX_LINK_LOCAL} link-local addresses"));
+    }
+    let parse = |text: &String| match text.parse() {
+        Ok(IpAddr::V4(ip)) if ip.is_link_local() => Ok(ip.into()),
+        Ok(IpAddr::V6(ip)) if ip.is_unicast_link_local() => Ok(ip.into()),
+        _ => bad(format!(
+            "invalid link-local IP address: {text:.60}: such addresses are from 169.254.0.0/16 or fe80::/10"
+        )),
+    };
+    texts.iter().map(parse).collect()
 }
 
 fn filled(text: Option<&String>) -> Option<&String> {
@@ -170,6 +187,9 @@ mod tests {
             r#"{"IPAMConfig":{"IPv4Address":"1.2.3"}}"#,
             r#"{"IPAMConfig":{"IPv6Address":"1.2.3.4"}}"#,
             r#"{"MacAddress":"1"}"#,
+            r#"{"IPAMConfig":{"LinkLocalIPs":["10.0.0.1"]}}"#,
+            r#"{"IPAMConfig":{"LinkLocalIPs":["fd00::1"]}}"#,
+            r#"{"IPAMConfig":{"LinkLocalIPs":["x"]}}"#,
             r#"{"Aliases":[""]}"#,
             r#"{"Aliases":["a..b"]}"#,
         ] {
@@ -178,6 +198,8 @@ mod tests {
         let aliased = serde_json::from_str(r#"{"Aliases":["db"]}"#).unwrap();
         assert!(wanted(&aliased, true).is_err());
         assert_eq!(wanted(&aliased, false).unwrap().names, ["db"]);
+        let further = serde_json::from_str(r#"{"IPAMConfig":{"LinkLocalIPs":["169.254.3.4","fe80::7"]}}"#).unwrap();
+        assert_eq!(wanted(&further, false).unwrap().link_local.len(), 2);
     }
 
     #[test]

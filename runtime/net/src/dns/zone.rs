@@ -151,6 +151,7 @@ mod tests {
 
     fn sandbox(network: &str, last: u8, names: &[&str]) -> Sandbox {
         let endpoint = Endpoint {
+            link_local: Vec::new(),
             id: format!("{network}{last}"),
             network: format!("id-{network}"),
             network_name: network.into(),
