@@ -3,6 +3,7 @@
 //! Metadata come from the first one, the repository itself, alone: a mirror that is behind must not look like an
 //! attack. Targets come from wherever they are; what they hold is known from their digests.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -35,11 +36,13 @@ pub struct Mirror<'a> {
     strikes: AtomicU32,
     /// Why it isn't asked any more.
     out: Mutex<Option<Failure>>,
+    /// Files that it hasn't got, and isn't asked for again: as many as a release has at most.
+    lacks: Mutex<BTreeMap<String, Failure>>,
 }
 
 impl<'a> Mirror<'a> {
     fn new(source: &'a dyn Source) -> Self {
-        Self { source, ranges: 2.into(), strikes: 0.into(), out: Mutex::default() }
+        Self { source, ranges: 2.into(), strikes: 0.into(), out: Mutex::default(), lacks: Mutex::default() }
     }
 
     /// What it can do about ranges.
@@ -72,8 +75,17 @@ impl<'a> Mirror<'a> {
         }
     }
 
-    fn why_out(&self) -> Option<Failure> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// It hasn't got a file. It may have the others: a peer has those of the release that it runs, some servers only
+    /// the large ones.
+    pub fn lacks(&self, target: &Target, failure: Failure) {
+        log::info!("{failure}; it isn't asked for it again");
+        self.lacks.lock().unwrap_or_else(PoisonError::into_inner).insert(target.path(), failure);
+    }
+
+    /// Why it isn't asked for a file.
+    fn why_not(&self, target: &Target) -> Option<Failure> {
+        let lacks = || self.lacks.lock().unwrap_or_else(PoisonError::into_inner).get(&target.path()).cloned();
+        self.out.lock().unwrap_or_else(PoisonError::into_inner).clone().or_else(lacks)
     }
 }
 
@@ -93,13 +105,13 @@ impl<'a> Mirrors<'a> {
         Self { mirrors: sources.into_iter().map(Mirror::new).collect(), pace, fetched: 0.into(), found: 0.into() }
     }
 
-    /// The one to ask next; one that has ranges before one that hasn't. Otherwise why there is none.
-    pub fn pick(&self) -> Result<&Mirror<'a>, Failure> {
-        let left = || self.mirrors.iter().filter(|mirror| mirror.why_out().is_none());
+    /// The one to ask for a file next; one that has ranges before one that hasn't. Otherwise why there is none.
+    pub fn pick(&self, target: &Target) -> Result<&Mirror<'a>, Failure> {
+        let left = || self.mirrors.iter().filter(|mirror| mirror.why_not(target).is_none());
         let ranged = left().filter(|mirror| mirror.ranges() != Ranges::None);
         let best = ranged.min_by_key(|mirror| mirror.strikes.load(Ordering::Relaxed)).or_else(|| left().next());
         best.ok_or_else(|| {
-            let mut reasons: Vec<Failure> = self.mirrors.iter().filter_map(Mirror::why_out).collect();
+            let mut reasons: Vec<Failure> = self.mirrors.iter().filter_map(|mirror| mirror.why_not(target)).collect();
             // A file that was changed is worth more words than a server that doesn't answer, and that more than a mirror
             // that hasn't got it.
             reasons.sort_by_key(|failure| match failure.code {

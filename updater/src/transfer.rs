@@ -67,7 +67,7 @@ impl Work<'_> {
     /// a mirror or takes an ability from it.
     fn run(&self, tell: &SyncSender<u64>) {
         while locked(&self.over).is_none() {
-            let outcome = match self.mirrors.pick() {
+            let outcome = match self.mirrors.pick(self.image.target) {
                 Err(failure) => Err(failure),
                 Ok(mirror) if mirror.ranges() == Ranges::None => self.whole(mirror, tell),
                 Ok(mirror) => self.one(mirror, tell),
@@ -112,7 +112,7 @@ impl Work<'_> {
         match outcome {
             Err(failure) if failure.code == ErrorCode::Internal => Err(failure),
             Err(failure) => {
-                mirror.failed(&failure);
+                blame(mirror, self.image.target, failure);
                 Ok(true)
             }
             Ok(()) => Ok(true),
@@ -209,12 +209,12 @@ impl Work<'_> {
 
 /// Fetches a small file whole and checks it.
 pub fn small(mirrors: &Mirrors, target: &Target) -> Result<Vec<u8>> {
-    // Bounded: every round is a strike against a mirror.
+    // Bounded: every round is a strike against a mirror, or one less that may have it.
     loop {
-        let mirror = mirrors.pick()?;
+        let mirror = mirrors.pick(target)?;
         match attempt(mirrors, mirror, target) {
             Ok(bytes) => return Ok(bytes),
-            Err(failure) => mirror.failed(&failure),
+            Err(failure) => blame(mirror, target, failure),
         }
     }
 }
@@ -241,11 +241,11 @@ fn attempt(mirrors: &Mirrors, mirror: &Mirror, target: &Target) -> Result<Vec<u8
 
 /// Streams a whole file to its place and checks its digest there and then. What fails begins anew.
 pub fn whole(mirrors: &Mirrors, target: &Target, area: &Area, done: &mut dyn FnMut(u64)) -> Result<()> {
-    // Bounded: every round is a strike against a mirror.
+    // Bounded: every round is a strike against a mirror, or one less that may have it.
     loop {
-        let mirror = mirrors.pick()?;
+        let mirror = mirrors.pick(target)?;
         match stream_whole(mirrors, mirror, target, area, done) {
-            Err(failure) if failure.code != ErrorCode::Internal => mirror.failed(&failure),
+            Err(failure) if failure.code != ErrorCode::Internal => blame(mirror, target, failure),
             outcome => return outcome,
         }
     }
@@ -279,6 +279,14 @@ fn stream_whole(
             let why = "doesn't have the digest that targets.json promises";
             Err(Mirrors::failure(mirror, target, ErrorCode::Digest, why))
         }
+    }
+}
+
+/// A failure counts against a mirror; a file that it hasn't got is no failure of the others.
+fn blame(mirror: &Mirror, target: &Target, failure: Failure) {
+    match failure.code {
+        ErrorCode::NotFound => mirror.lacks(target, failure),
+        _ => mirror.failed(&failure),
     }
 }
 

