@@ -282,6 +282,9 @@ pub struct UpdateFigures {
     /// Bytes of releases that were on the disk already.
     pub copied_bytes: u64,
 }
+    /// Bytes of the running release that peers were served.
+    #[serde(default)]
+    pub served_bytes: u64,
 
 /// The release in the slot that isn't running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

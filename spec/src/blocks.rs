@@ -82,6 +82,11 @@ impl BlockList {
         Self { length: content.len() as u64, digests }
     }
 
+    /// Of a file of this length, from the digests of its blocks, in order.
+    pub fn of_digests(length: u64, digests: impl IntoIterator<Item = [u8; DIGEST_BYTES]>) -> Self {
+        Self { length, digests: digests.into_iter().flatten().collect() }
+    }
+
     /// Bytes of the list for a file of this length.
     pub fn list_bytes(length: u64) -> u64 {
         length.div_ceil(BLOCK_BYTES as u64).saturating_mul(DIGEST_BYTES as u64).saturating_add(HEADER_BYTES as u64)

@@ -16,7 +16,7 @@ pub use parse::{ConfigError, MAX_CONFIG_BYTES, parse};
 pub use role::{ApiUser, Role};
 pub use rollout::{ALL_DAYS, Auto, Automatic, CheckEvery, DAYS, FleetLock, Reboot, Window};
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +104,13 @@ pub struct Update {
     /// Whether a restart starts the next kernel without the firmware where that can be done; `false` by default.
     #[serde(default)]
     pub kexec: bool,
+    /// Address on which the running release's files are served to peers, plain HTTP; `None`, the default: nowhere.
+    #[serde(default)]
+    pub serve: Option<SocketAddr>,
 }
+
+/// Where `update.serve = true` listens.
+pub const SERVE_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7380);
 
 /// What must be true for a release to be good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,6 +244,7 @@ impl Default for Settings {
                 mirrors: Vec::new(),
                 max_kib_per_s: 0,
                 kexec: false,
+                serve: None,
                 automatic: Automatic::default(),
             },
             health: Health {

@@ -51,6 +51,12 @@ impl<'a> Area<'a> {
         Self::from_pieces(self.device, within.collect::<Vec<_>>())
     }
 
+    /// Where its bytes are on the device: offset and length of each piece, as far as the area goes.
+    pub fn pieces(&self) -> Vec<(u64, u64)> {
+        let within = self.pieces.iter().filter(|(start, ..)| *start < self.length);
+        within.map(|(start, offset, bytes)| (*offset, (*bytes).min(self.length - start))).collect()
+    }
+
     /// Its bytes.
     pub fn length(&self) -> u64 {
         self.length

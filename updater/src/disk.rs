@@ -44,6 +44,11 @@ impl FileDevice {
         Ok(Self(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
+    /// Opens a block device or file for reading alone.
+    pub fn open_to_read(path: &Path) -> io::Result<Self> {
+        Ok(Self(File::open(path)?))
+    }
+
     /// Opens a partition that nobody else may use meanwhile (open(2), `O_EXCL` on block devices). Another program that
     /// has it mounted for a moment is waited for.
     pub fn open_alone(path: &Path) -> io::Result<Self> {
@@ -178,17 +183,25 @@ pub fn set_guids(disk: &dyn Device, slot: Slot, root: Guid, verity: Guid) -> Res
         .map_err(Failure::io("write the partition table"))
 }
 
-/// The device of the whole disk that carries a partition with this GUID, among those in `/sys/class/block`.
-pub fn find(holds: impl Fn(&Table) -> bool) -> Result<PathBuf> {
+/// The devices of all whole disks in `/sys/class/block`, by their names.
+pub fn all() -> Result<Vec<PathBuf>> {
     let folder = fs::read_dir("/sys/class/block").map_err(Failure::io("list /sys/class/block"))?;
+    let mut disks = Vec::new();
     for entry in folder.flatten().take(MAX_DISKS) {
         // Partitions are of no use here; loop, ram and device-mapper devices aren't what a host boots from.
         let name = entry.file_name().to_string_lossy().into_owned();
         let virtual_device = ["loop", "ram", "dm-", "zram", "sr", "fd"].iter().any(|prefix| name.starts_with(prefix));
-        if virtual_device || entry.path().join("partition").exists() {
-            continue;
+        if !virtual_device && !entry.path().join("partition").exists() {
+            disks.push(Path::new("/dev").join(name.replace('!', "/")));
         }
-        let path = Path::new("/dev").join(name.replace('!', "/"));
+    }
+    disks.sort();
+    Ok(disks)
+}
+
+/// The device of the whole disk whose partition table `holds` accepts.
+pub fn find(holds: impl Fn(&Table) -> bool) -> Result<PathBuf> {
+    for path in all()? {
         let found = FileDevice::open(&path).ok().and_then(|disk| read_table(&disk).ok());
         if found.is_some_and(|(table, _)| holds(&table)) {
             return Ok(path);

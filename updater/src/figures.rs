@@ -22,6 +22,11 @@ impl Figures {
         });
     }
 
+    /// Peers were served so many bytes.
+    pub fn served(&self, bytes: u64) {
+        self.change(|figures| figures.served_bytes = figures.served_bytes.saturating_add(bytes));
+    }
+
     /// As they are now.
     pub fn now(&self) -> UpdateFigures {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -7,6 +7,7 @@
 //! - [`choose`]: which release to install
 //! - [`containers`]: the containers that should run
 //! - [`delta`]: what a new file has in common with those on the disk
+//! - [`descriptions`]: descriptions of releases, kept for peers
 //! - [`disk`]: the disk with the slots, and its partition table
 //! - [`esp`]: UKIs on the EFI system partition
 //! - [`failure`]: why the updater refused or failed
@@ -24,6 +25,7 @@
 //! - [`offline`]: installs without a repository
 //! - [`operations`]: status, check, install and rollback
 //! - [`pace`]: a bandwidth limit
+//! - [`peers`]: the running release, served to peers
 //! - [`plan`]: what an install will do, decided before anything is written
 //! - [`preview`]: what an install would do, in bytes
 //! - [`probe`]: the health checks of the machine config
@@ -50,6 +52,7 @@ pub mod choose;
 pub mod containers;
 pub mod delta;
 pub mod disk;
+pub mod descriptions;
 pub mod esp;
 pub mod failure;
 pub mod fallback;
@@ -67,6 +70,7 @@ pub mod offline;
 pub mod operations;
 pub mod pace;
 pub mod plan;
+pub mod peers;
 pub mod preview;
 pub mod probe;
 pub mod program;

@@ -1,8 +1,12 @@
 //! Status, check, install and rollback: what the bus offers, on this host's disk.
 //!
 //! - `ahead`: what a host that updates by itself does beside
+//! - `peers`: what is offered to other hosts
 
 mod ahead;
+mod peers;
+
+pub use peers::OfHost;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +23,7 @@ use keel_spec::release::{Release, ReleaseFile, UkiName, Version};
 use keel_spec::tuf::{Role, TargetFile, Time};
 
 use crate::choose;
+use crate::descriptions::{self, Descriptions};
 use crate::disk::{self, Device, Fenced, FileDevice};
 use crate::esp::{Esp, Uki};
 use crate::failure::{Failure, Result, chain};
@@ -38,9 +43,6 @@ use crate::tpm;
 use crate::transfer;
 use crate::tuf::{self, TrustedSet};
 
-/// Largest release description.
-const MAX_DESCRIPTION_BYTES: u64 = 64 << 10;
-
 /// The updater of this host. Operations that change something are one at a time; their caller sees to it.
 pub struct Updater {
     host: Host,
@@ -52,6 +54,7 @@ pub struct Updater {
     repository: Mutex<Option<String>>,
     figures: Figures,
     minimum: Minimum,
+    descriptions: Descriptions,
 }
 
 /// How far a release is put onto the disk.
@@ -86,6 +89,7 @@ impl Updater {
             repository: Mutex::default(),
             figures: Figures::default(),
             minimum: Minimum::new(Box::new(tpm::device::of_this_machine)),
+            descriptions: Descriptions::new(&folder.join("descriptions")),
         };
         updater.with_esp(|_| Ok(()))?;
         Ok(updater)
@@ -459,15 +463,16 @@ impl Updater {
         let wrong = |why: String| {
             Failure::new(ErrorCode::Digest, format!("update repository {}: {}: {why}", source.name(), target.name))
         };
-        if target.length > MAX_DESCRIPTION_BYTES {
-            return Err(wrong(format!("it is longer than {MAX_DESCRIPTION_BYTES} bytes")));
+        if target.length > descriptions::MAX_BYTES {
+            return Err(wrong(format!("it is longer than {} bytes", descriptions::MAX_BYTES)));
         }
+        let bytes = transfer::small(&Mirrors::new([source], Pace::default()), &target)?;
         let release: Release =
-            serde_json::from_slice(&transfer::small(&Mirrors::new([source], Pace::default()), &target)?)
-                .map_err(|error| wrong(format!("it can't be read: {error}")))?;
+            serde_json::from_slice(&bytes).map_err(|error| wrong(format!("it can't be read: {error}")))?;
         if release.version != *version || release.profile != self.host.profile {
             return Err(wrong(format!("it describes keel {} ({})", release.version, release.profile)));
         }
+        self.descriptions.keep(version, &bytes, self.running());
         Ok(release)
     }
 }

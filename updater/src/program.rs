@@ -1,5 +1,6 @@
 //! The updater's process: finds out how the boot went, serves the bus, and watches a trial.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use crate::fallback::Next;
 use crate::history::Keeper;
 use crate::host::Host;
-use crate::operations::Updater;
+use crate::operations::{OfHost, Updater};
+use crate::peers::server::{Patience, Server};
 use crate::rollout::driver::Driver;
 use crate::rollout::live::Live;
 use crate::service::{OBJECT, Service};
@@ -23,6 +25,8 @@ const TRIAL_STACK_BYTES: usize = 512 << 10;
 const HISTORY_STACK_BYTES: usize = 128 << 10;
 /// Stack of the thread that updates by itself: whole installs run on it.
 const ROLLOUT_STACK_BYTES: usize = 1 << 20;
+/// Stack of the thread that takes the connections of peers.
+const PEERS_STACK_BYTES: usize = 128 << 10;
 
 /// The program: serves until it is ended. Exit code 1: it couldn't, and the log says why.
 pub fn main() -> ExitCode {
@@ -45,6 +49,10 @@ fn run() -> Result<()> {
     let history = Arc::new(keeper);
     let settings = bus::settings().context("ask for the machine config")?;
     updater.know_settings(&settings);
+    if let Some(listen) = settings.update.serve {
+        let updater = Arc::clone(&updater);
+        spawn("peers", PEERS_STACK_BYTES, move || serve_peers(updater, listen))?;
+    }
     let driver = Arc::new(Driver::open(Path::new(paths::UPDATER_STATE), &settings)?);
     watch(&updater, &history, next, settings)?;
     bus::block_on(async {
@@ -61,6 +69,14 @@ fn run() -> Result<()> {
         server.run().await;
         Ok(())
     })
+}
+
+/// Serves the running release to other hosts, for as long as the process lives.
+fn serve_peers(updater: Arc<Updater>, listen: SocketAddr) {
+    let peers = OfHost::new(updater);
+    // So that the log says at once what there is; it is looked for again whenever somebody asks.
+    peers.offer();
+    Server::new(Arc::new(peers), Patience::default()).run(listen);
 }
 
 /// Keeps the history of boots, and watches the trial if there is one.

@@ -175,6 +175,8 @@ fn render_update(page: &mut Page, update: Option<&UpdateStatus>) {
     page.one("keel_update_fetched_bytes_total", "counter", help, figures.fetched_bytes);
     let help = "Bytes of releases that were on the disk already, since the updater was started.";
     page.one("keel_update_copied_bytes_total", "counter", help, figures.copied_bytes);
+    let help = "Bytes of the running release that peers were served, since the updater was started.";
+    page.one("keel_update_served_bytes_total", "counter", help, figures.served_bytes);
 }
 
 fn render_boots(page: &mut Page, boots: &[Boot]) {
@@ -194,7 +196,7 @@ mod tests {
 
     fn facts() -> Facts {
         let update = r#"{"running":"1.0.0","slot":"a","on_trial":true,"other":null,"next_boot":"1.1.0","repository":null,
-            "bad":[],"activity":"idle","figures":{"last_check_unix_s":7,"fetched_bytes":5,"copied_bytes":6}}"#;
+            "bad":[],"activity":"idle","figures":{"last_check_unix_s":7,"fetched_bytes":5,"copied_bytes":6,"served_bytes":8}}"#;
         let boots = r#"[{"number":9,"version":"1.0.0"},
             {"number":8,"version":"1.0.0","end":{"cause":"panic"}},{"number":7,"version":"1.0.0","end":{"cause":"panic"}}]"#;
         let service = Service {
@@ -245,6 +247,7 @@ mod tests {
             "keel_reboot_pending 1",
             "keel_update_last_check_timestamp_seconds 7",
             "keel_update_copied_bytes_total 6",
+            "keel_update_served_bytes_total 8",
             "keel_containers_not_good 1",
             "keel_uptime_seconds 1.5",
         ] {

@@ -66,6 +66,7 @@ pub(super) struct Update {
     pub mirrors: Texts,
     pub max_kib_per_s: Number,
     pub kexec: Option<bool>,
+    pub serve: Option<Spanned<toml::Value>>,
     pub auto: Text,
     pub channel: Text,
     pub pin: Text,

@@ -5,10 +5,12 @@ mod registry;
 mod rollout;
 mod users;
 
+use std::net::SocketAddr;
+
 use toml::Spanned;
 
 use super::fragment::{self, Fragment};
-use super::{HealthCheck, Probe, Settings, check};
+use super::{HealthCheck, Probe, SERVE_DEFAULT, Settings, check};
 
 /// Longest machine config in bytes.
 pub const MAX_CONFIG_BYTES: usize = 256 * 1024;
@@ -74,6 +76,7 @@ impl Merge<'_> {
         self.number(&mut update.max_kib_per_s, "update.max_kib_per_s", limit, 0, 1 << 30)?;
         self.automatic(&mut update.automatic, &written.update)?;
         update.kexec = written.update.kexec.unwrap_or(update.kexec);
+        update.serve = self.serve(&written.update.serve, &settings.api.listen)?;
         self.health(&mut settings, &written.health)?;
         self.registry(&mut settings, &written.registry)?;
         self.proxy(&mut settings, &written.proxy)?;
@@ -118,6 +121,28 @@ impl Merge<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// `true`, `false`, or an address to listen on, which isn't the API's.
+    fn serve(
+        &self,
+        written: &Option<Spanned<toml::Value>>,
+        api: &SocketAddr,
+    ) -> Result<Option<SocketAddr>, ConfigError> {
+        let key = "update.serve";
+        let Some(place) = written else { return Ok(None) };
+        let listen = match place.get_ref() {
+            toml::Value::Boolean(false) => return Ok(None),
+            toml::Value::Boolean(true) => Ok(SERVE_DEFAULT),
+            toml::Value::String(text) => check::listen(text).map_err(|_| ()),
+            _ => Err(()),
+        };
+        let want = "is neither true nor false nor an address to listen on: want one like 0.0.0.0:7380";
+        let listen = listen.map_err(|()| self.refuse(key, place, want))?;
+        if listen.port() == api.port() {
+            return Err(self.refuse(key, place, "has the port of api.listen"));
+        }
+        Ok(Some(listen))
     }
 
     fn health(&self, settings: &mut Settings, written: &fragment::Health) -> Result<(), ConfigError> {
@@ -311,6 +336,14 @@ insecure = ["10.0.2.2:5000", "localhost"]
     }
 
     #[test]
+    fn peers_are_served_where_the_config_says_and_nowhere_by_default() {
+        let serve = |text: &str| parse(&format!("[update]\n{text}")).unwrap().update.serve;
+        assert_eq!((serve(""), serve("serve = false")), (None, None));
+        assert_eq!(serve("serve = true"), Some(SERVE_DEFAULT));
+        assert_eq!(serve("serve = \"[::]:81\""), Some("[::]:81".parse().unwrap()));
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_place() {
         let key = |key: &str| Some(key.to_owned());
         assert_eq!(refused("hostname = \"a\"\nhostname = 3"), (2, 1, None));
@@ -327,6 +360,9 @@ insecure = ["10.0.2.2:5000", "localhost"]
         );
         assert_eq!(refused("[update]\nca_pem = \"x\""), (2, 10, key("update.ca_pem")));
         assert_eq!(refused("[update]\nmirrors = [\"x\"]"), (2, 12, key("update.mirrors")));
+        for wrong in ["7380", "\"yes\"", "\"0.0.0.0:0\"", "\"0.0.0.0:2376\"", "[true]"] {
+            assert_eq!(refused(&format!("[update]\nserve = {wrong}")), (2, 9, key("update.serve")), "{wrong}");
+        }
     }
 
     #[test]
