@@ -49,6 +49,10 @@ pub enum Verb {
     UpdateFrom(String),
     /// Boot the other release next.
     UpdateRollback,
+    /// Install from a bundle on a disk that is plugged into the host; empty: the only one.
+    UpdateDisk(String),
+    /// Which bundles are on disks that are plugged in.
+    UpdateBundles,
     /// Update nothing by itself.
     UpdatePause,
     /// Go on with it.
@@ -245,22 +249,25 @@ fn parse_boots(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Ver
 }
 
 fn parse_update(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Verb, lexopt::Error> {
-    let (mut words, mut bundle, mut from) = (Vec::new(), None, None);
+    let (mut words, mut bundle, mut from, mut disk) = (Vec::new(), None, None, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("bundle") => bundle = Some(PathBuf::from(parser.value()?)),
             Long("from") => from = Some(parser.value()?.string()?),
+            Long("disk") => disk = true,
             Value(word) if words.len() < 2 => words.push(word.string()?),
             argument if options.take(&argument)? => options.value(parser)?,
             argument => return Err(argument.unexpected()),
         }
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match (words.as_slice(), bundle, from) {
-        (["install"], Some(path), None) => return Ok(Verb::UpdateBundle(path)),
-        (["install"], None, Some(url)) => return Ok(Verb::UpdateFrom(url)),
-        (_, None, None) => {}
-        _ => return Err("--bundle and --from go with `update install`, one of them, without a version".into()),
+    match (words.as_slice(), bundle, from, disk) {
+        (["install"], Some(path), None, false) => return Ok(Verb::UpdateBundle(path)),
+        (["install"], None, Some(url), false) => return Ok(Verb::UpdateFrom(url)),
+        (["install"], None, None, true) => return Ok(Verb::UpdateDisk(String::new())),
+        (["install", name], None, None, true) => return Ok(Verb::UpdateDisk((*name).to_owned())),
+        (_, None, None, false) => {}
+        _ => return Err("--bundle, --from and --disk go with `update install`, one of them, without a version".into()),
     }
     match words.as_slice() {
         ["status"] => Ok(Verb::UpdateStatus),
@@ -268,12 +275,13 @@ fn parse_update(parser: &mut lexopt::Parser, options: &mut Options) -> Result<Ve
         ["rollback"] => Ok(Verb::UpdateRollback),
         ["plan"] => Ok(Verb::UpdatePlan(None)),
         ["plan", version] => Ok(Verb::UpdatePlan(Some(parse_version(version)?))),
+        ["bundles"] => Ok(Verb::UpdateBundles),
         ["pause"] => Ok(Verb::UpdatePause),
         ["resume"] => Ok(Verb::UpdateResume),
         ["install"] => Ok(Verb::UpdateInstall(None)),
         ["install", version] => Ok(Verb::UpdateInstall(Some(parse_version(version)?))),
         [] if options.help => Ok(Verb::Help(Some("update".into()))),
-        _ => Err("update wants one of: status, check, plan [VERSION], install [VERSION | --bundle FILE | --from URL], rollback, pause, resume".into()),
+        _ => Err("update wants one of: status, check, plan [VERSION], install [VERSION | --bundle FILE | --from URL | --disk [NAME]], bundles, rollback, pause, resume".into()),
     }
 }
 
@@ -365,8 +373,8 @@ fn help_topic(verb: &Verb) -> Option<String> {
         Verb::Logs { .. } => "logs",
         Verb::Boots(_) => "boots",
         Verb::UpdateStatus | Verb::UpdateCheck | Verb::UpdateInstall(_) | Verb::UpdateRollback => "update",
-        Verb::UpdatePlan(_) | Verb::UpdateBundle(_) | Verb::UpdateFrom(_) => "update",
-        Verb::UpdatePause | Verb::UpdateResume => "update",
+        Verb::UpdatePlan(_) | Verb::UpdateBundle(_) | Verb::UpdateFrom(_) | Verb::UpdateDisk(_) => "update",
+        Verb::UpdatePause | Verb::UpdateResume | Verb::UpdateBundles => "update",
         Verb::Reboot { .. } => "reboot",
         Verb::Poweroff => "poweroff",
         Verb::Ps { .. } => "ps",
@@ -401,6 +409,11 @@ mod tests {
         assert_eq!(verb("update plan 1.2.3"), Verb::UpdatePlan(Some("1.2.3".parse().unwrap())));
         assert_eq!(verb("update install --bundle a/b"), Verb::UpdateBundle("a/b".into()));
         assert_eq!(verb("update install --from http://h/f"), Verb::UpdateFrom("http://h/f".into()));
+        assert_eq!(verb("update install --disk"), Verb::UpdateDisk(String::new()));
+        for line in ["update install --disk sdb1", "update install sdb1 --disk"] {
+            assert_eq!(verb(line), Verb::UpdateDisk("sdb1".into()), "{line}");
+        }
+        assert_eq!(verb("update bundles"), Verb::UpdateBundles);
         assert_eq!((verb("update pause"), verb("update resume")), (Verb::UpdatePause, Verb::UpdateResume));
         assert_eq!(verb("ps -a"), Verb::Ps { all: true });
         assert_eq!(verb("reboot"), Verb::Reboot { kexec: None });
@@ -460,6 +473,8 @@ mod tests {
             "update install x",
             "boots x",
             "update check --bundle x",
+            "update install --disk x --from y",
+            "update bundles --disk",
             "run",
             "run --restart maybe i",
             "reboot --kexec --firmware",

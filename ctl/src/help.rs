@@ -27,7 +27,9 @@ Releases
   update status              what runs, what is in the other slot, what boots next
   update check               what the repository offers
   update plan [VERSION]      what an install would fetch, copy and write
-  update install [VERSION]   into the other slot; it boots next; also --bundle FILE, --from URL
+  update install [VERSION]   into the other slot; it boots next; also --bundle FILE, --from URL,
+                             --disk [NAME]
+  update bundles             which bundles are on disks that are plugged into the host
   update rollback            boot the other, good release next
   update pause, resume       stop what the host updates by itself, and let it go on
 Containers (for more, point the docker command at the host)
@@ -112,8 +114,8 @@ Examples
     ),
     (
         "update",
-        "keelctl update status | check | plan [VERSION] | install [VERSION | --bundle FILE | --from URL] | rollback | pause |
-               resume
+        "keelctl update status | check | plan [VERSION] | install [VERSION | --bundle FILE | --from URL | --disk [NAME]] |
+               bundles | rollback | pause | resume
 
 status      what runs, what the other slot holds, what boots next, which releases failed here; what the host
             does about updates by itself, and when
@@ -122,7 +124,11 @@ plan        what an install would fetch, copy and write, and whether there is ro
 install     writes a release (the newest that may follow, or VERSION) into the slot that isn't running and makes it
             boot next; what runs is untouched. Leaving keelctl does not stop it: see `update status`.
             --bundle sends a release in one file (keel-image bundle); --from has the host fetch one over HTTP, of
-            which it takes only what it doesn't have. Either is checked just as a repository is.
+            which it takes only what it doesn't have; --disk has it look for one on the disks that are plugged into
+            it, a USB stick for example, NAME being as `update bundles` shows it, or the disk, the partition or the
+            file. All are checked just as a repository is.
+bundles     the bundles on those disks, and where else the host looked: at the start of each disk and partition, and
+            for *.bundle in the top folder of FAT32 volumes
 rollback    makes the other, good release boot next
 pause       from now on the host updates nothing by itself, over restarts, too; what you ask for is still done
 resume      it goes on, and looks for a release at once
@@ -134,6 +140,7 @@ Examples
   keelctl update install && keelctl reboot
   keelctl update install 1.4.0
   keelctl update install --bundle /media/stick/keel-1.4.0.bundle
+  keelctl update install --disk
 ",
     ),
     (

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use keel_spec::api::plan::UpdatePlan;
 use keel_spec::api::{
-    AutomaticStatus, ErrorCode, InstallEvent, InstallRequest, MinimumStatus, Rollback, UpdateCheck, UpdateStatus,
+    AutomaticStatus, ErrorCode, InstallEvent, InstallRequest, MinimumStatus, PluggedBundle, PluggedBundles, Rollback,
+    UpdateCheck, UpdateStatus,
 };
 use keel_spec::release::Version;
 use keel_spec::tuf::Time;
@@ -34,7 +35,7 @@ pub fn check(client: &Client, json: bool) -> Result<()> {
 
 /// `keelctl update plan [VERSION]`
 pub fn plan(client: &Client, version: Option<Version>, json: bool) -> Result<()> {
-    let request = serde_json::to_vec(&InstallRequest { version, from: None }).unwrap_or_default();
+    let request = serde_json::to_vec(&InstallRequest { version, ..Default::default() }).unwrap_or_default();
     let text = client.patient_request("POST", "/keel/v1/update/plan", &request)?;
     let plan: UpdatePlan = parse(&text)?;
     print!("{}", if json { text } else { render_plan(&plan) });
@@ -43,12 +44,40 @@ pub fn plan(client: &Client, version: Option<Version>, json: bool) -> Result<()>
 
 /// `keelctl update install [VERSION]`
 pub fn install(client: &Client, version: Option<Version>, json: bool) -> Result<()> {
-    order(client, &InstallRequest { version, from: None }, json)
+    order(client, &InstallRequest { version, ..Default::default() }, json)
 }
 
 /// `keelctl update install --from URL`
 pub fn install_from(client: &Client, url: String, json: bool) -> Result<()> {
-    order(client, &InstallRequest { version: None, from: Some(url) }, json)
+    order(client, &InstallRequest { from: Some(url), ..Default::default() }, json)
+}
+
+/// `keelctl update install --disk [NAME]`
+pub fn install_disk(client: &Client, name: String, json: bool) -> Result<()> {
+    order(client, &InstallRequest { disk: Some(name), ..Default::default() }, json)
+}
+
+/// `keelctl update bundles`
+pub fn bundles(client: &Client, json: bool) -> Result<()> {
+    let text = client.patient_request("GET", "/keel/v1/update/bundles", b"")?;
+    let found: PluggedBundles = parse(&text)?;
+    print!("{}", if json { text } else { render_bundles(&found) });
+    Ok(())
+}
+
+fn render_bundles(found: &PluggedBundles) -> String {
+    let mut text = String::new();
+    for bundle in &found.bundles {
+        let PluggedBundle { name, version, profile, size_bytes } = bundle;
+        let _ = writeln!(text, "{name}  {version} ({profile}), {}", size(*size_bytes));
+    }
+    if found.bundles.is_empty() {
+        text.push_str("no bundle on a disk that is plugged in\n");
+    }
+    for place in &found.looked {
+        let _ = writeln!(text, "{}: {}", place.name, place.found);
+    }
+    text
 }
 
 fn order(client: &Client, request: &InstallRequest, json: bool) -> Result<()> {

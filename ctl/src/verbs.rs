@@ -28,6 +28,8 @@ pub fn run(invocation: Invocation) -> Result<u8> {
         Verb::UpdatePlan(version) => update::plan(&client, version, json)?,
         Verb::UpdateBundle(path) => update::install_bundle(&client, &path, json)?,
         Verb::UpdateFrom(url) => update::install_from(&client, url, json)?,
+        Verb::UpdateDisk(name) => update::install_disk(&client, name, json)?,
+        Verb::UpdateBundles => update::bundles(&client, json)?,
         Verb::UpdateRollback => update::rollback(&client, json)?,
         Verb::UpdatePause => update::pause(&client, json)?,
         Verb::UpdateResume => update::resume(&client, json)?,

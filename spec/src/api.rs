@@ -10,6 +10,7 @@
 //! | `POST /keel/v1/update/plan` with [`InstallRequest`] | [`UpdatePlan`](plan::UpdatePlan) |
 //! | `POST /keel/v1/update/install` with [`InstallRequest`] | stream of [`InstallEvent`], one JSON document a line |
 //! | `POST /keel/v1/update/bundle` with a bundle ([`crate::bundle`]) | the same |
+//! | `GET /keel/v1/update/bundles` | [`PluggedBundles`] |
 //! | `POST /keel/v1/update/rollback` | [`Rollback`] |
 //! | `GET /keel/v1/containers` | [`[ExpectedContainer]`](expected::ExpectedContainer), by name |
 //! | `GET /keel/v1/metrics` | figures in Prometheus' text format |
@@ -281,10 +282,10 @@ pub struct UpdateFigures {
     pub fetched_bytes: u64,
     /// Bytes of releases that were on the disk already.
     pub copied_bytes: u64,
-}
     /// Bytes of the running release that peers were served.
     #[serde(default)]
     pub served_bytes: u64,
+}
 
 /// The release in the slot that isn't running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -318,6 +319,40 @@ pub struct InstallRequest {
     /// Address of a bundle (`http://`, `https://`) to install instead; its server has to serve ranges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// A bundle on a disk that is plugged in: its name, that of the disk, the partition or the file; empty: the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+}
+
+/// Bundles on disks that are plugged into the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluggedBundles {
+    /// Those that were found, by name.
+    pub bundles: Vec<PluggedBundle>,
+    /// Where else they were looked for.
+    pub looked: Vec<PluggedPlace>,
+}
+
+/// A bundle on a disk. Nothing of it has been verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluggedBundle {
+    /// Disk or partition, and the file if it is one: `sdb1/keel-0.2.0.bundle`.
+    pub name: String,
+    /// The release that it says to hold.
+    pub version: Version,
+    /// That one's profile.
+    pub profile: String,
+    /// Its length.
+    pub size_bytes: u64,
+}
+
+/// A disk, a partition or a file without a usable bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluggedPlace {
+    /// Its name: `sdb1`.
+    pub name: String,
+    /// What there is instead, or why it can't be told.
+    pub found: String,
 }
 
 /// One line of an install's answer.

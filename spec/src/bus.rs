@@ -35,6 +35,11 @@ pub trait Updater {
     fn install_bundle(&self, file: zbus::Fd<'_>) -> zbus::Result<String>;
     /// The same from a bundle on a web server that serves ranges.
     fn install_from(&self, url: &str) -> zbus::Result<String>;
+    /// The same from a bundle on a disk that is plugged in, by the name that [`UpdaterProxy::plugged`] has for it, that
+    /// of the disk, of its partition or of the file; empty: the only one that there is.
+    fn install_disk(&self, name: &str) -> zbus::Result<String>;
+    /// Bundles on disks that are plugged in: [`crate::api::PluggedBundles`] as JSON.
+    fn plugged(&self) -> zbus::Result<String>;
     /// Makes the other, good release the one that boots next. Returns its version.
     fn rollback(&self) -> zbus::Result<String>;
     /// Boots of this machine, newest first: [`crate::api::boots::Boot`] each, as JSON.

@@ -13,9 +13,12 @@ use keel_spec::bundle::{BLOCK_BYTES, INFO_NAME, Info, MAX_BYTES, MAX_INFO_BYTES,
 use crate::failure::{Failure, Result, chain};
 use crate::source::{Opened, Source};
 
-/// A regular file as a source of one file, whatever it is called.
+/// A file as a source of one file, whatever it is called: a regular one, or pieces of a disk.
 pub struct LocalFile {
     file: Arc<File>,
+    name: String,
+    /// Where its bytes from this offset on are: offset in it, on the disk.
+    pieces: Vec<(u64, Range<u64>)>,
     size: u64,
 }
 
@@ -26,24 +29,50 @@ impl LocalFile {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(Self { file: Arc::new(file), size: metadata.len() })
+        Ok(Self::in_pieces(file, "the file".into(), &[(0, metadata.len())]))
+    }
+
+    /// Of pieces of a disk, offset and length of each.
+    pub fn in_pieces(file: File, name: String, given: &[(u64, u64)]) -> Self {
+        let (mut pieces, mut size) = (Vec::new(), 0u64);
+        for (offset, length) in given {
+            pieces.push((size, *offset..offset.saturating_add(*length)));
+            size = size.saturating_add(*length);
+        }
+        Self { file: Arc::new(file), name, pieces, size }
     }
 
     /// Its length in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
+
+    /// Where a range of it is on the disk; what lies beyond its end is left out.
+    fn places(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let first = self.pieces.partition_point(|(start, place)| start + (place.end - place.start) <= range.start);
+        let within = self.pieces[first..].iter().take_while(|(start, _)| *start < range.end);
+        within.map(|(start, place)| {
+            let skip = range.start.saturating_sub(*start);
+            place.start + skip..place.end.min(place.start + (range.end - start))
+        })
+    }
 }
 
 impl Source for LocalFile {
     fn name(&self) -> String {
-        "the file".into()
+        self.name.clone()
     }
 
     fn open(&self, _: &str, ranges: &[Range<u64>], _: u64) -> io::Result<Option<Opened>> {
         let whole = 0..self.size;
         let wanted = if ranges.is_empty() { std::slice::from_ref(&whole) } else { ranges };
-        let pieces = Pieces { file: Arc::clone(&self.file), left: wanted.iter().rev().cloned().collect() };
+        // Never short without a word: a regular file may have been cut since, which reading it shows.
+        if wanted.iter().any(|range| range.end > self.size) {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("it has only {} bytes", self.size)));
+        }
+        let mut left: Vec<Range<u64>> = wanted.iter().flat_map(|range| self.places(range)).collect();
+        left.reverse();
+        let pieces = Pieces { file: Arc::clone(&self.file), left };
         Ok(Some(Opened { ranged: !ranges.is_empty(), body: Box::new(pieces) }))
     }
 }
@@ -76,6 +105,7 @@ pub struct Bundle<'a> {
     /// What the source calls it.
     path: String,
     files: BTreeMap<String, Range<u64>>,
+    size: u64,
     /// What it says of itself; not to be believed.
     pub info: Info,
 }
@@ -97,6 +127,7 @@ impl<'a> Bundle<'a> {
             })?;
             reader.take(&block).map_err(|error| refused(ErrorCode::BadRequest, &error))?;
         }
+        let length = reader.size();
         let files = reader.finish(size).map_err(|error| refused(ErrorCode::BadRequest, &error))?;
         let range = files.get(INFO_NAME).cloned().unwrap_or_default();
         let mut bytes = vec![0; (range.end - range.start).min(MAX_INFO_BYTES) as usize];
@@ -104,7 +135,12 @@ impl<'a> Bundle<'a> {
             .map_err(|error| refused(ErrorCode::Network, &format!("can't be read: {}", chain(&error))))?;
         let info = serde_json::from_slice(&bytes)
             .map_err(|error| refused(ErrorCode::BadRequest, &format!("has an unreadable {INFO_NAME}: {error}")))?;
-        Ok(Self { source, path: path.to_owned(), files, info })
+        Ok(Self { source, path: path.to_owned(), files, size: length, info })
+    }
+
+    /// Bytes that it has, by its headers.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 }
 
@@ -207,6 +243,26 @@ mod tests {
         assert!(bundle.open(&path, &[], 9).is_err(), "longer than asked for");
         // What lies behind a file is another file's.
         assert!(bundle.open(&path, std::slice::from_ref(&(5..11)), 99).is_err());
+    }
+
+    #[test]
+    fn a_file_in_pieces_is_read_as_one() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let whole = file(&bytes).file.try_clone().unwrap();
+        let file = LocalFile::in_pieces(whole, "x".into(), &[(100, 10), (50, 5), (200, 20)]);
+        let read = |ranges: &[Range<u64>]| {
+            let mut bytes = Vec::new();
+            file.open("", ranges, 0).map(|opened| opened.unwrap().body.read_to_end(&mut bytes).unwrap())?;
+            Ok::<_, io::Error>(bytes)
+        };
+        let all: Vec<u8> = (100..110).chain(50..55).chain(200..220).collect();
+        assert_eq!(read(&[]).unwrap(), all);
+        for from in 0..35 {
+            for to in from..=35 {
+                assert_eq!(read(&[from as u64..to as u64, 3..4]).unwrap(), [&all[from..to], &all[3..4]].concat());
+            }
+        }
+        assert_eq!(read(&[30..36]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

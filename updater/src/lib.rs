@@ -27,6 +27,7 @@
 //! - [`pace`]: a bandwidth limit
 //! - [`peers`]: the running release, served to peers
 //! - [`plan`]: what an install will do, decided before anything is written
+//! - [`plugged`]: bundles on disks that are plugged into the host
 //! - [`preview`]: what an install would do, in bytes
 //! - [`probe`]: the health checks of the machine config
 //! - [`program`]: the process: a trial is watched, the history kept, the bus served
@@ -51,8 +52,8 @@ pub mod bundle;
 pub mod choose;
 pub mod containers;
 pub mod delta;
-pub mod disk;
 pub mod descriptions;
+pub mod disk;
 pub mod esp;
 pub mod failure;
 pub mod fallback;
@@ -69,8 +70,9 @@ pub mod network;
 pub mod offline;
 pub mod operations;
 pub mod pace;
-pub mod plan;
 pub mod peers;
+pub mod plan;
+pub mod plugged;
 pub mod preview;
 pub mod probe;
 pub mod program;

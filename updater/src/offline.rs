@@ -1,4 +1,5 @@
-//! Installs without a repository: from a bundle that was sent, or that lies on some web server.
+//! Installs without a repository: from a bundle that was sent, that lies on some web server, or on a disk that is plugged
+//! in.
 
 use std::fs::File;
 
@@ -11,6 +12,7 @@ use crate::install::Progress;
 use crate::mirrors::Mirrors;
 use crate::operations::{Put, Updater, settings};
 use crate::pace::Pace;
+use crate::plugged::{self, Findings};
 use crate::source::Source;
 
 impl Updater {
@@ -19,6 +21,20 @@ impl Updater {
         let file = LocalFile::new(file).map_err(Failure::io("open the bundle"))?;
         let bundle = Bundle::open(&file, "bundle", Some(file.size()))?;
         self.install_bundled(&bundle, Pace::default(), progress)
+    }
+
+    /// The bundles on disks that are plugged in, and where they were looked for.
+    pub fn plugged(&self) -> Result<Findings> {
+        plugged::look_around(self.disk())
+    }
+
+    /// Installs the release in a bundle on a disk that is plugged in; empty: in the only one.
+    pub fn install_disk(&self, name: &str, progress: Progress) -> Result<Version> {
+        let findings = self.plugged()?;
+        let found = findings.the_one(name)?;
+        let file = found.open()?;
+        log::info!("installing from the bundle {}", found.bundle.name);
+        self.install_bundled(&Bundle::open(&file, "", found.size)?, Pace::default(), progress)
     }
 
     /// Installs the release in a bundle on a web server, of which only what isn't on the disk is fetched.

@@ -219,6 +219,18 @@ impl Service {
         self.blocking(move |shared| shared.installing(|updater, progress| updater.install_from(&url, progress))).await
     }
 
+    async fn install_disk(&self, name: String) -> Result<String, bus::Failure> {
+        self.blocking(move |shared| shared.installing(|updater, progress| updater.install_disk(&name, progress))).await
+    }
+
+    async fn plugged(&self) -> Result<String, bus::Failure> {
+        self.blocking(|shared| {
+            let _running = shared.begin("look at disks")?;
+            to_json(&shared.updater.plugged()?.into_list())
+        })
+        .await
+    }
+
     async fn rollback(&self) -> Result<String, bus::Failure> {
         self.blocking(|shared| {
             let _running = shared.begin("rollback")?;

@@ -158,6 +158,7 @@ static ROUTES: &[Route] = routes! {
     "POST" "/keel/v1/update/plan" admin => update::plan;
     "POST" "/keel/v1/update/install" admin => update::install;
     "POST" "/keel/v1/update/bundle" admin => update::bundle;
+    "GET" "/keel/v1/update/bundles" admin => update::bundles;
     "POST" "/keel/v1/update/rollback" admin => update::rollback;
     "POST" "/keel/v1/update/pause" admin => update::pause;
     "POST" "/keel/v1/update/resume" admin => update::resume;

@@ -5,7 +5,9 @@ use hyper::StatusCode;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_LENGTH;
 use keel_spec::api::plan::UpdatePlan;
-use keel_spec::api::{ApiError, ErrorCode, InstallEvent, InstallRequest, Rollback, UpdateCheck, UpdateStatus};
+use keel_spec::api::{
+    ApiError, ErrorCode, InstallEvent, InstallRequest, PluggedBundles, Rollback, UpdateCheck, UpdateStatus,
+};
 use keel_spec::bus::UpdaterProxy;
 use keel_spec::release::Version;
 use serde::de::DeserializeOwned;
@@ -66,6 +68,13 @@ pub async fn resume(call: Call) -> Answer {
     Ok(json(StatusCode::OK, &parse::<UpdateStatus>(&text)?))
 }
 
+/// `GET /keel/v1/update/bundles`
+pub async fn bundles(call: Call) -> Answer {
+    let updater = call.context.host.updater().await?;
+    let text = within(CHECK_TIMEOUT, "look at disks", updater.plugged()).await?;
+    Ok(json(StatusCode::OK, &parse::<PluggedBundles>(&text)?))
+}
+
 /// Has the updater load what boots next, to be started without the firmware.
 pub async fn load_next(host: &Host) -> Result<Version, Failure> {
     let updater = host.updater().await?;
@@ -76,7 +85,7 @@ pub async fn load_next(host: &Host) -> Result<Version, Failure> {
 /// `POST /keel/v1/update/plan`
 pub async fn plan(call: Call) -> Answer {
     let request = read_request(call.body).await?;
-    if request.from.is_some() {
+    if request.from.is_some() || request.disk.is_some() {
         return Err(Failure::bad_request("a plan is made for a release of the update repository, not for a bundle"));
     }
     let version = request.version.map(|version| version.to_string()).unwrap_or_default();
@@ -102,15 +111,18 @@ enum Order {
     From(String),
     /// The bundle in this file.
     Bundle(File),
+    /// A bundle on a disk that is plugged in; empty: the only one.
+    Disk(String),
 }
 
 /// `POST /keel/v1/update/install`. The install goes on if the client leaves: half of one is of no use to anybody.
 pub async fn install(call: Call) -> Answer {
     let request = read_request(call.body).await?;
-    let order = match (request.from, request.version) {
-        (None, version) => Order::Version(version.map(|version| version.to_string()).unwrap_or_default()),
-        (Some(url), None) => Order::From(url),
-        (Some(_), Some(_)) => return Err(Failure::bad_request("a bundle holds one version: name it or the bundle")),
+    let order = match (request.from, request.disk, request.version) {
+        (None, None, version) => Order::Version(version.map(|version| version.to_string()).unwrap_or_default()),
+        (Some(url), None, None) => Order::From(url),
+        (None, Some(name), None) => Order::Disk(name),
+        _ => return Err(Failure::bad_request("a bundle holds one version: name it or the bundle")),
     };
     carry_out(&call.context, order).await
 }
@@ -171,6 +183,7 @@ async fn follow(
         match &order {
             Order::Version(version) => updater.install(version).await,
             Order::From(url) => updater.install_from(url).await,
+            Order::Disk(name) => updater.install_disk(name).await,
             Order::Bundle(file) => updater.install_bundle(file.as_fd().into()).await,
         }
     };

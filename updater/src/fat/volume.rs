@@ -35,7 +35,7 @@ pub struct Volume<'a> {
 }
 
 impl<'a> Volume<'a> {
-    /// Opens a volume and the folder with this path, `EFI/Linux`.
+    /// Opens a volume and the folder with this path, `EFI/Linux`; empty: the top folder.
     pub fn open(area: Area<'a>, path: &str) -> Result<Self, FatError> {
         let mut sector = [0; SECTOR];
         area.read_at(&mut sector, 0)?;
@@ -43,7 +43,7 @@ impl<'a> Volume<'a> {
         let table = Table::read(&area, &layout)?;
         let folder = table.chain(&layout, layout.root)?;
         let mut volume = Self { area, layout, table, folder };
-        for name in path.split('/') {
+        for name in path.split('/').filter(|name| !name.is_empty()) {
             let found = volume.content(&volume.folder)?.find(name).filter(|entry| entry.is_folder);
             let found = found.ok_or_else(|| FatError::NotFound(path.into()))?;
             volume.folder = volume.table.chain(&volume.layout, found.cluster)?;
