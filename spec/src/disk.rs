@@ -121,7 +121,7 @@ pub struct Sizes {
     pub root_bytes: u64,
     /// Each hash tree's partition; a tree takes 1/127 of its root and one block.
     pub verity_bytes: u64,
-    /// State partition, before the host grows it to the disk's end.
+    /// State partition, before the host grows it to the disk's end, but for [`reserve_bytes`].
     pub state_bytes: u64,
 }
 
@@ -129,6 +129,48 @@ impl Sizes {
     /// Of the `cloud` profile.
     pub const CLOUD: Self =
         Self { esp_bytes: 256 * MIB, root_bytes: 192 * MIB, verity_bytes: 4 * MIB, state_bytes: 64 * MIB };
+
+    /// These, or as much more as a release with files of these sizes takes, with [`with_headroom`].
+    pub fn holding(self, root_bytes: u64, verity_bytes: u64, uki_bytes: u64) -> Self {
+        let enough = |has: u64, needs: u64| if needs > has { with_headroom(needs) } else { has };
+        Self {
+            esp_bytes: enough(self.esp_bytes, uki_bytes.saturating_mul(3)),
+            root_bytes: enough(self.root_bytes, root_bytes),
+            verity_bytes: enough(self.verity_bytes, verity_bytes),
+            ..self
+        }
+    }
+}
+
+/// Bytes of a partition that is made for this much: a quarter more, so that not every release needs a larger one; a
+/// multiple of [`ALIGNMENT_BYTES`].
+pub fn with_headroom(bytes: u64) -> u64 {
+    aligned(bytes.saturating_add(bytes / 4))
+}
+
+/// The next multiple of [`ALIGNMENT_BYTES`], or, where there is none, a size that no disk has.
+pub fn aligned(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(ALIGNMENT_BYTES).unwrap_or(u64::MAX)
+}
+
+/// Longest hash tree that is handled, by hosts and by what makes releases: hosts keep it in memory. That of a root of
+/// nearly 2 GiB.
+pub const MAX_TREE_BYTES: u64 = 16 << 20;
+
+/// One in so many bytes of a disk is kept free by [`reserve_bytes`].
+pub const RESERVE_SHARE: u64 = 16;
+/// Largest reserve.
+const MAX_RESERVE_BYTES: u64 = 2 << 30;
+/// On a smaller disk there is no reserve: what would be left holds no larger slot.
+pub const MIN_DISK_WITH_RESERVE_BYTES: u64 = 4 << 30;
+
+/// Bytes at a disk's end that the state partition leaves free when it grows, for slots and an EFI system partition that
+/// have to be larger one day: a sixteenth of the disk, at most 2 GiB, and nothing on a disk of less than 4 GiB.
+pub fn reserve_bytes(disk_bytes: u64) -> u64 {
+    if disk_bytes < MIN_DISK_WITH_RESERVE_BYTES {
+        return 0;
+    }
+    (disk_bytes / RESERVE_SHARE).min(MAX_RESERVE_BYTES) / ALIGNMENT_BYTES * ALIGNMENT_BYTES
 }
 
 /// GUIDs that make one disk image different from another.
@@ -171,6 +213,19 @@ pub fn new_table(identity: &Identity, sizes: &Sizes, root_hash: &RootHash) -> Ta
 mod tests {
     use super::*;
     use crate::gpt::Damage;
+
+    #[test]
+    fn a_large_release_gets_larger_slots_and_a_small_disk_keeps_no_reserve() {
+        let sizes = Sizes::CLOUD;
+        assert_eq!(sizes.holding(192 * MIB, 4 * MIB, 85 * MIB), sizes);
+        let larger = sizes.holding(192 * MIB + 4096, MIB, MIB);
+        assert_eq!((larger.root_bytes, larger.verity_bytes, larger.esp_bytes), (241 * MIB, 4 * MIB, sizes.esp_bytes));
+        assert_eq!(with_headroom(u64::MAX), u64::MAX);
+        assert_eq!(
+            [reserve_bytes((4 << 30) - 1), reserve_bytes(4 << 30), reserve_bytes(1 << 40)],
+            [0, 256 * MIB, 2 << 30]
+        );
+    }
 
     #[test]
     fn a_new_disk_holds_its_release_in_slot_a() {

@@ -5,8 +5,12 @@
 //! copy, sync, write the other, sync. Power may fail at any moment of that: the copy being written is torn at worst,
 //! its checksums say so, and [`Table::read`] takes the other. Where both are whole and differ, the primary counts.
 
+mod free;
+
 use std::fmt;
 use std::str::FromStr;
+
+pub use free::Extent;
 
 /// Bytes of a sector. Disks with 4096-byte logical sectors are not supported.
 pub const SECTOR_BYTES: usize = 512;
@@ -213,9 +217,6 @@ pub enum ChangeError {
         /// Sectors of the disk.
         sectors: u64,
     },
-    /// The partition isn't the last one on the disk, so it can't grow.
-    #[error("partition {0:?} is not the last on the disk, so it can't be grown")]
-    NotLast(String),
 }
 
 impl Table {
@@ -383,19 +384,17 @@ impl Table {
         Ok(())
     }
 
-    /// Grows the partition with this label, which must be the last on the disk, to the disk's usable end (a multiple
-    /// of 8 sectors, for blocks of 4096 bytes). Says whether that changed anything; it never shrinks.
-    pub fn grow_to_end(&mut self, name: &str) -> Result<bool, ChangeError> {
-        let usable = self.last_usable() + 1;
-        let last = self.entries.iter().max_by_key(|entry| entry.first_lba).map(|entry| entry.number);
-        let entry = self.entries.iter_mut().find(|entry| entry.name == name);
-        let entry = entry.ok_or_else(|| ChangeError::NoPartition(name.into()))?;
-        if last != Some(entry.number) {
-            return Err(ChangeError::NotLast(name.into()));
-        }
-        let end = usable - (usable.saturating_sub(entry.first_lba)) % 8;
-        let grows = end > entry.last_lba + 1;
-        if grows {
+    /// Grows the partition with this label to the next partition on the disk, or, where there is none, to so many
+    /// sectors before the disk's usable end (a multiple of 8 sectors, for blocks of 4096 bytes). Says whether that changed
+    /// anything; it never shrinks.
+    pub fn grow(&mut self, name: &str, keep_free_sectors: u64) -> Result<bool, ChangeError> {
+        let entry = self.by_name(name).ok_or_else(|| ChangeError::NoPartition(name.into()))?;
+        let behind = self.entries.iter().map(|other| other.first_lba).filter(|first| *first > entry.first_lba).min();
+        let usable = (self.last_usable() + 1).saturating_sub(keep_free_sectors);
+        let limit = usable.min(behind.unwrap_or(u64::MAX));
+        let end = limit - limit.saturating_sub(entry.first_lba) % 8;
+        let (number, grows) = (entry.number, end > entry.last_lba + 1);
+        if let Some(entry) = self.entries.iter_mut().find(|entry| grows && entry.number == number) {
             entry.last_lba = end - 1;
         }
         Ok(grows)

@@ -56,14 +56,31 @@ fn power_failing_between_the_copies_leaves_the_primary_in_force() {
 fn a_grown_disk_gets_its_backup_at_the_end_and_a_larger_last_partition() {
     let mut table = table();
     table.resize_disk(100_003).unwrap();
-    assert_eq!(table.grow_to_end("state"), Ok(true));
-    assert_eq!(table.grow_to_end("state"), Ok(false));
+    assert_eq!(table.grow("state", 0), Ok(true));
+    assert_eq!(table.grow("state", 0), Ok(false));
     let state = table.by_name("state").unwrap();
     assert_eq!(state.sectors() % 8, 0);
     assert!(table.last_usable() - state.last_lba < 8);
-    assert_eq!(table.grow_to_end("b"), Err(ChangeError::NotLast("b".into())));
     assert_eq!(Table::read_backup(&table.backup()), Ok(table.clone()));
     assert!(matches!(table.resize_disk(5000), Err(ChangeError::TooSmall { .. })));
+    assert_eq!(table.grow("none", 0), Err(ChangeError::NoPartition("none".into())));
+}
+
+#[test]
+fn a_partition_grows_up_to_what_is_kept_free_and_to_the_next_one_and_never_shrinks() {
+    let mut table = table();
+    table.resize_disk(100_003).unwrap();
+    assert_eq!(table.grow("b", 0), Ok(false), "another partition follows at once");
+    assert_eq!(table.grow("state", 50_000), Ok(true));
+    let end = table.by_name("state").unwrap().last_lba;
+    assert!((49_962..49_970).contains(&end), "{end}");
+    assert_eq!(table.grow("state", 60_000), Ok(false));
+    assert_eq!(table.grow("state", u64::MAX), Ok(false));
+    let behind = Entry { number: 6, first_lba: 60_003, last_lba: 70_000, ..table.entries[0].clone() };
+    table.entries.push(Entry { name: "behind".into(), ..behind });
+    assert_eq!(table.grow("state", 0), Ok(true));
+    assert_eq!(table.by_name("state").unwrap().last_lba, 59_999);
+    assert_eq!(Table::read_primary(&table.primary()), Ok(table));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use keel_spec::disk::{STATE_LABEL, Slot};
+use keel_spec::disk::{STATE_LABEL, Slot, reserve_bytes};
 use keel_spec::release::Version;
 use rustix::fs::{SeekFrom, seek};
 
@@ -346,6 +346,10 @@ fn boot(build: &Build, fixture: &Fixture, recorded: &Recorded, number: u64, stat
     machine.wait_off(Duration::from_secs(120))?;
     let (table, _) = hardware.partition_table()?;
     let end = table.by_name(STATE_LABEL).map_or(0, |entry| entry.offset_bytes() + entry.size_bytes());
-    ensure!(end + (2 << 20) > DISK_BYTES, "the state partition didn't grow to the end of the disk");
+    let wanted = reserve_bytes(DISK_BYTES)..reserve_bytes(DISK_BYTES) + (2 << 20);
+    ensure!(
+        wanted.contains(&(DISK_BYTES - end)),
+        "the state partition ends at {end}, not {wanted:?} before the disk's end"
+    );
     Ok(fs::remove_dir_all(dir)?)
 }

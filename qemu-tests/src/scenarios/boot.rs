@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use keel_spec::disk::reserve_bytes;
 
 use super::fixture::Fixture;
 use crate::build::{Build, DISK_BYTES, FIRST};
@@ -38,7 +39,9 @@ pub(super) fn to_api(build: &Build) -> Result<()> {
     }
     let (table, _) = fixture.hardware.partition_table()?;
     let end_bytes = table.by_name("state").map_or(0, |state| state.offset_bytes() + state.size_bytes());
-    ensure!(end_bytes + (2 << 20) > DISK_BYTES, "the state partition didn't grow to the end of the disk");
+    let free_bytes = DISK_BYTES - end_bytes;
+    let wanted = reserve_bytes(DISK_BYTES)..reserve_bytes(DISK_BYTES) + (2 << 20);
+    ensure!(wanted.contains(&free_bytes), "{free_bytes} bytes are free behind the state partition, not {wanted:?}");
     at_the_prompt(&mut machine)?;
     machine.wait_off(Duration::from_secs(90))
 }

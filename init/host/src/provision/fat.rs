@@ -3,18 +3,24 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use fatfs::{FileSystem, FsOptions};
 use fscommon::BufStream;
 
+/// All of a device.
+pub(super) const WHOLE: Range<u64> = 0..u64::MAX;
+
 /// Most bytes that are read from a device while looking for a file: where a volume's chains lead in circles, the
 /// search ends here.
 const MAX_READ_BYTES: u64 = 16 << 20;
 
-/// At most `max_bytes` of a file in the top folder of the FAT volume on `device`; `None` if it isn't there.
-pub(super) fn read(device: &Path, name: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    let device = ReadOnly { file: File::open(device)?, left: MAX_READ_BYTES };
+/// At most `max_bytes` of a file in the top folder of the FAT volume that has these bytes of `device`; `None` if it isn't
+/// there.
+pub(super) fn read(device: &Path, place: Range<u64>, name: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut device = ReadOnly { file: File::open(device)?, place, at: 0, left: MAX_READ_BYTES };
+    device.rewind()?;
     let volume = FileSystem::new(BufStream::new(device), FsOptions::new())?;
     let file = match volume.root_dir().open_file(name) {
         Ok(file) => file,
@@ -26,17 +32,22 @@ pub(super) fn read(device: &Path, name: &str, max_bytes: u64) -> io::Result<Opti
     Ok(Some(content))
 }
 
-/// A device of which a bounded number of bytes is read and nothing is written.
+/// A stretch of a device of which a bounded number of bytes is read and nothing is written.
 struct ReadOnly {
     file: File,
+    place: Range<u64>,
+    /// Offset in the stretch.
+    at: u64,
     left: u64,
 }
 
 impl Read for ReadOnly {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buffer)?;
+        let there = (self.place.end - self.place.start).saturating_sub(self.at).min(buffer.len() as u64) as usize;
+        let count = self.file.read(&mut buffer[..there])?;
         let spent = self.left.checked_sub(count as u64);
         self.left = spent.ok_or_else(|| io::Error::other("the volume's chains of clusters don't end"))?;
+        self.at += count as u64;
         Ok(count)
     }
 }
@@ -53,7 +64,16 @@ impl Write for ReadOnly {
 
 impl Seek for ReadOnly {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.file.seek(position)
+        let at = match position {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            // Nothing here looks for the end, which a device alone knows.
+            SeekFrom::End(_) => None,
+        };
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        self.at = at.ok_or_else(invalid)?;
+        self.file.seek(SeekFrom::Start(self.place.start.checked_add(self.at).ok_or_else(invalid)?))?;
+        Ok(self.at)
     }
 }
 
@@ -84,12 +104,24 @@ mod tests {
     fn a_file_with_a_long_name_is_found_and_another_is_not() {
         for kind in ["16", "32"] {
             let image = volume(kind);
-            assert_eq!(read(image.path(), "keel.toml", 100).unwrap(), None);
+            assert_eq!(read(image.path(), WHOLE, "keel.toml", 100).unwrap(), None);
             put(&image, "other.toml", "x");
             put(&image, "keel.toml", "hostname = \"x\"\n");
-            assert_eq!(read(image.path(), "keel.toml", 100).unwrap().unwrap(), b"hostname = \"x\"\n");
-            assert_eq!(read(image.path(), "keel.toml", 4).unwrap().unwrap(), b"host");
+            assert_eq!(read(image.path(), WHOLE, "keel.toml", 100).unwrap().unwrap(), b"hostname = \"x\"\n");
+            assert_eq!(read(image.path(), WHOLE, "keel.toml", 4).unwrap().unwrap(), b"host");
         }
+    }
+
+    #[test]
+    fn a_volume_in_the_midst_of_a_disk_is_read_and_nothing_beyond_its_end() {
+        let image = volume("32");
+        put(&image, "keel.toml", "hostname = \"x\"\n");
+        let bytes = std::fs::read(image.path()).unwrap();
+        std::fs::write(image.path(), [vec![7; 1 << 20], bytes, vec![7; 4096]].concat()).unwrap();
+        let place = 1 << 20..(1 << 20) + VOLUME_BYTES;
+        assert_eq!(read(image.path(), place, "keel.toml", 100).unwrap().unwrap(), b"hostname = \"x\"\n");
+        assert!(read(image.path(), 1 << 20..(1 << 20) + 100, "keel.toml", 100).is_err());
+        assert!(read(image.path(), WHOLE, "keel.toml", 100).is_err());
     }
 
     #[test]
@@ -109,7 +141,7 @@ mod tests {
         let folder = (reserved_sectors + tables * table_sectors) * 512;
         bytes[folder..folder + cluster_bytes].fill(0xe5);
         std::fs::write(image.path(), &bytes).unwrap();
-        assert!(read(image.path(), "keel.toml", 100).is_err());
+        assert!(read(image.path(), WHOLE, "keel.toml", 100).is_err());
     }
 
     #[test]
@@ -117,7 +149,7 @@ mod tests {
         let image = tempfile::NamedTempFile::new().unwrap();
         for bytes in [&[0; 0][..], &[0; 4096], &[0xff; 65_536]] {
             std::fs::write(image.path(), bytes).unwrap();
-            assert!(read(image.path(), "keel.toml", 100).is_err());
+            assert!(read(image.path(), WHOLE, "keel.toml", 100).is_err());
         }
     }
 }

@@ -12,12 +12,13 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use keel_spec::config::MAX_CONFIG_BYTES;
+use keel_spec::gpt::Extent;
 use keel_spec::{cmdline, disk::ESP_LABEL, paths};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::disk::Disk;
-use super::fat;
+use super::{fat, grow};
 
 const INIT: &str = "/usr/lib/keel/init";
 const MODPROBE: &str = "/usr/sbin/modprobe";
@@ -56,15 +57,16 @@ fn run(argv: &[&str]) {
     }
 }
 
+/// Where the partition is, the table on the disk says: an update may have moved it since the kernel read that.
 fn esp(disk: &Disk) -> Option<Found> {
-    let folder = format!("/sys/class/block/{}", disk.name);
-    let partitions = fs::read_dir(&folder).ok()?.take(MAX_DEVICES).flatten();
-    let mut names = partitions.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let esp = names.find(|name| {
-        let uevent = fs::read_to_string(format!("{folder}/{name}/uevent")).unwrap_or_default();
-        uevent.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(ESP_LABEL))
-    })?;
-    on_device(&esp, Kind::Fat, &format!("the EFI system partition {esp}"))
+    let device = disk.device();
+    let mut file = File::open(&device).ok()?;
+    let sectors = grow::sectors_of(&mut file).ok()?;
+    let (table, _) = grow::read_table(&file, sectors).ok()?;
+    let esp = Extent::of(table.by_name(ESP_LABEL)?);
+    let place = esp.offset_bytes()..esp.offset_bytes().checked_add(esp.size_bytes())?;
+    let content = fat::read(&device, place, paths::MACHINE_CONFIG, READ_BYTES);
+    found(content, &format!("the EFI system partition of {}", disk.name))
 }
 
 fn config_drive(disk: Option<&Disk>) -> Option<Found> {
@@ -116,9 +118,13 @@ fn config_drive_kind(head: &[u8]) -> Option<Kind> {
 fn on_device(name: &str, kind: Kind, source: &str) -> Option<Found> {
     let device = Path::new("/dev").join(name);
     let content = match kind {
-        Kind::Fat => fat::read(&device, paths::MACHINE_CONFIG, READ_BYTES),
+        Kind::Fat => fat::read(&device, fat::WHOLE, paths::MACHINE_CONFIG, READ_BYTES),
         Kind::Iso9660 => read_mounted(&device),
     };
+    found(content, source)
+}
+
+fn found(content: io::Result<Option<Vec<u8>>>, source: &str) -> Option<Found> {
     match content {
         Ok(content) => content.map(|content| Found { source: source.into(), content: Ok(content) }),
         Err(error) => {
