@@ -225,7 +225,9 @@ fn render_plan(plan: &UpdatePlan) -> String {
         line("remove", name);
     }
     for room in &plan.room {
-        line("room", &format!("{}: {} of {}", room.partition, size(room.needs_bytes), size(room.has_bytes)));
+        let moves = room.moves_to_bytes.map(|bytes| format!(", moves to a partition of {}", size(bytes)));
+        let (needs, has) = (size(room.needs_bytes), size(room.has_bytes));
+        line("room", &format!("{}: {needs} of {has}{}", room.partition, moves.unwrap_or_default()));
     }
     text
 }
@@ -297,10 +299,16 @@ mod tests {
     fn a_plan_says_what_is_fetched_and_where_it_goes() {
         let text = r#"{"running":"1.0.0","version":"1.1.0","slot":"b","fetch_bytes":2097152,"copy_bytes":1048576,
             "write_bytes":3145728,"remove":["keel_0.9.0.efi"],"resume":true,
-            "room":[{"partition":"root-b","needs_bytes":1024,"has_bytes":2048}]}"#;
+            "room":[{"partition":"root-b","needs_bytes":1024,"has_bytes":2048},
+                {"partition":"esp","needs_bytes":1024,"has_bytes":0,"moves_to_bytes":4096}]}"#;
         let text = render_plan(&parse(text).unwrap());
-        for wanted in ["1.1.0 into slot b, going on", "2.0 MiB at most", "keel_0.9.0.efi", "root-b: 1.0 KiB of 2.0 KiB"]
-        {
+        for wanted in [
+            "1.1.0 into slot b, going on",
+            "2.0 MiB at most",
+            "keel_0.9.0.efi",
+            "root-b: 1.0 KiB of 2.0 KiB\n",
+            "esp: 1.0 KiB of 0 B, moves to a partition of 4.0 KiB\n",
+        ] {
             assert!(text.contains(wanted), "{wanted} in {text}");
         }
     }

@@ -10,7 +10,7 @@ use keel_spec::verity::{BLOCK_BYTES, Geometry};
 use crate::area::Area;
 use crate::blocks::{CHUNK_BLOCKS, Image, sha256};
 use crate::failure::Result;
-use crate::plan::MAX_TREE_BYTES;
+use keel_spec::disk::MAX_TREE_BYTES;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 const HASHES_PER_BLOCK: u64 = BLOCK / 32;

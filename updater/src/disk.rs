@@ -10,8 +10,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keel_spec::disk::Slot;
-use keel_spec::gpt::{BACKUP_SECTORS, Damage, Guid, PRIMARY_SECTORS, SECTOR_BYTES, Table};
+use keel_spec::disk::{ESP_LABEL, STATE_LABEL, Slot};
+use keel_spec::gpt::{BACKUP_SECTORS, ChangeError, Damage, Extent, Guid, PRIMARY_SECTORS, SECTOR_BYTES, Table};
 
 use crate::failure::{Failure, Result};
 
@@ -89,7 +89,7 @@ impl Device for FileDevice {
     }
 }
 
-/// A disk of which parts can't be written, whatever is asked: the slot that is running.
+/// A disk of which parts can't be written, whatever is asked: the slot that is running, and the state partition.
 pub struct Fenced<'a> {
     disk: &'a dyn Device,
     /// Bytes that nothing may be written to.
@@ -97,13 +97,12 @@ pub struct Fenced<'a> {
 }
 
 impl<'a> Fenced<'a> {
-    /// Fences a slot.
+    /// Fences a slot and the state partition where the table has them.
     pub fn new(disk: &'a dyn Device, table: &Table, slot: Slot) -> Self {
-        let entries = [slot.root_label(), slot.verity_label()].into_iter().filter_map(|label| table.by_name(label));
-        Self {
-            disk,
-            kept: entries.map(|entry| entry.offset_bytes()..entry.offset_bytes() + entry.size_bytes()).collect(),
-        }
+        let labels = [slot.root_label(), slot.verity_label(), STATE_LABEL];
+        let extents = labels.into_iter().filter_map(|label| table.by_name(label)).map(Extent::of);
+        let bytes = |extent: Extent| extent.offset_bytes()..extent.offset_bytes().saturating_add(extent.size_bytes());
+        Self { disk, kept: extents.map(bytes).collect() }
     }
 }
 
@@ -119,7 +118,7 @@ impl Device for Fenced<'_> {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let end = offset.saturating_add(bytes.len() as u64);
         if self.kept.iter().any(|kept| offset < kept.end && kept.start < end) {
-            let message = format!("refused to write at byte {offset}: the running release is there");
+            let message = format!("refused to write at byte {offset}: the running release or the state is there");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         self.disk.write_at(bytes, offset)
@@ -156,10 +155,28 @@ fn write_backup(disk: &dyn Device, table: &Table) -> io::Result<()> {
     disk.sync()
 }
 
-/// Gives the partitions of a slot their GUIDs in both copies of the table. One whole copy is on the disk at any time:
-/// a damaged one is mended first, with the table as it was. The backup belongs at the disk's end even where the disk has
-/// grown: nobody looks for it elsewhere.
-pub fn set_guids(disk: &dyn Device, slot: Slot, root: Guid, verity: Guid) -> Result<()> {
+/// Gives the partitions of a slot their GUIDs, and other places if they move, in both copies of the table.
+pub fn set_slot(disk: &dyn Device, slot: Slot, guids: [Guid; 2], places: Option<&[Extent; 2]>) -> Result<()> {
+    change_table(disk, |table| {
+        for (index, label) in [slot.root_label(), slot.verity_label()].into_iter().enumerate() {
+            table.set_unique(label, guids[index])?;
+            if let Some(places) = places {
+                table.set_extent(label, &places[index])?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Makes another place the EFI system partition, in both copies of the table. Its GUID stays, by which the firmware's boot
+/// entries know it. Both the old place and the new one have to hold it whole until this returns.
+pub fn set_esp(disk: &dyn Device, place: &Extent) -> Result<()> {
+    change_table(disk, |table| table.set_extent(ESP_LABEL, place))
+}
+
+/// Changes both copies of the table. One whole copy is on the disk at any time: a damaged one is mended first, with the
+/// table as it was. The backup belongs at the disk's end even where the disk has grown: nobody looks for it elsewhere.
+fn change_table(disk: &dyn Device, change: impl FnOnce(&mut Table) -> Result<(), ChangeError>) -> Result<()> {
     let (mut table, damage) = read_table(disk)?;
     let sectors = disk.size_bytes().map_err(Failure::io("tell the size of the disk"))? / SECTOR_BYTES as u64;
     if table.sectors != sectors {
@@ -171,13 +188,13 @@ pub fn set_guids(disk: &dyn Device, slot: Slot, root: Guid, verity: Guid) -> Res
         Damage::Backup(_) | Damage::Differ => write_backup(disk, &table),
     };
     mended.map_err(Failure::io("mend the partition table"))?;
-    let has = |label, guid| table.by_name(label).is_some_and(|entry| entry.unique == guid);
-    if has(slot.root_label(), root) && has(slot.verity_label(), verity) && damage == Damage::None {
+    let before = table.clone();
+    change(&mut table).map_err(Failure::io("change the partition table"))?;
+    if table == before && damage == Damage::None {
         return Ok(());
     }
-    for (label, guid) in [(slot.root_label(), root), (slot.verity_label(), verity)] {
-        table.set_unique(label, guid).map_err(Failure::io("change the partition table"))?;
-    }
+    // What reading would refuse, partitions that overlap for one, is never written.
+    Table::read_primary(&table.primary()).map_err(Failure::io("change the partition table"))?;
     write_primary(disk, &table)
         .and_then(|()| write_backup(disk, &table))
         .map_err(Failure::io("write the partition table"))
@@ -264,7 +281,7 @@ pub(crate) mod tests {
         let disk = MemoryDevice::new(table.sectors as usize * SECTOR_BYTES);
         let fenced = Fenced::new(&disk, &table, Slot::A);
         let at = |label: &str| table.by_name(label).unwrap().offset_bytes();
-        for label in ["root-a", "verity-a"] {
+        for label in ["root-a", "verity-a", "state"] {
             for (offset, length) in
                 [(at(label), 1), (at(label) - 1, 2), (at(label) - 1, 2 << 20), (at(label) + 4095, 9)]
             {

@@ -1,17 +1,18 @@
 //! UKIs on the EFI system partition.
 //!
 //! The partition isn't mounted: the kernel's vfat keeps no order between its writes, so what boots next would depend
-//! on which of them a power cut let through. [`crate::fat`] writes it instead, through the device of the partition.
+//! on which of them a power cut let through. [`crate::fat`] writes it instead, through the whole disk.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use keel_spec::cmdline::BootParameters;
+use keel_spec::gpt::Extent;
 use keel_spec::release::UkiName;
 use keel_spec::verity::RootHash;
 
 use crate::area::Area;
 use crate::disk::Device;
-use crate::fat::{FatError, Volume};
+use crate::fat::{self, FatError, Volume};
 use crate::uki;
 
 /// Most files of the folder that are looked at.
@@ -31,26 +32,37 @@ pub struct Uki {
 }
 
 /// The folder of UKIs. Names are plain file names.
-pub struct Esp<'a>(Volume<'a>);
+pub struct Esp<'a> {
+    volume: Volume<'a>,
+    device: &'a dyn Device,
+}
 
 impl<'a> Esp<'a> {
     /// On a stretch of a device: offset and length in bytes.
     pub fn open(device: &'a dyn Device, offset: u64, length: u64) -> Result<Self, FatError> {
-        Ok(Self(Volume::open(Area::new(device, offset, length), UkiName::FOLDER)?))
+        Ok(Self { volume: Volume::open(Area::new(device, offset, length), UkiName::FOLDER)?, device })
+    }
+
+    /// Makes a volume of this place, with everything that is on this one, whole and on the medium when it returns. Until
+    /// the partition table names it nobody looks there: this one stays as it is.
+    pub fn copy_to(&self, place: &Extent) -> Result<Self, FatError> {
+        let (offset, length) = (place.offset_bytes(), place.size_bytes());
+        fat::copy::copy(&self.volume, &Area::new(self.device, offset, length), place.first_lba)?;
+        Self::open(self.device, offset, length)
     }
 
     /// Names of all files.
     pub fn names(&self) -> Result<Vec<String>, FatError> {
-        Ok(self.0.files()?.into_iter().take(MAX_FILES).map(|file| file.name).collect())
+        Ok(self.volume.files()?.into_iter().take(MAX_FILES).map(|file| file.name).collect())
     }
 
     /// Our UKIs, in no particular order.
     pub fn ukis(&self) -> Result<Vec<Uki>, FatError> {
         let mut found = Vec::new();
-        for file in self.0.files()?.into_iter().take(MAX_FILES) {
+        for file in self.volume.files()?.into_iter().take(MAX_FILES) {
             let Ok(name) = file.name.parse::<UkiName>() else { continue };
             // One that can't be read is no reason not to see the others.
-            let cmdline = self.0.file(&file.name).and_then(|area| Ok(uki::cmdline(&mut Reader::new(area))?));
+            let cmdline = self.volume.file(&file.name).and_then(|area| Ok(uki::cmdline(&mut Reader::new(area))?));
             let root_hash = cmdline.ok().flatten().and_then(|line| BootParameters::parse(&line).ok());
             let root_hash = root_hash.map(|parameters| parameters.root_hash);
             found.push(Uki { name, size_bytes: file.length, root_hash });
@@ -60,44 +72,44 @@ impl<'a> Esp<'a> {
 
     /// The content of a file.
     pub fn file(&self, name: &str) -> Result<Area<'a>, FatError> {
-        self.0.file(name)
+        self.volume.file(name)
     }
 
     /// Bytes that can still be written.
     pub fn free_bytes(&self) -> u64 {
-        self.0.free_bytes()
+        self.volume.free_bytes()
     }
 
     /// Makes a file of this length, or finds the one that is there already. Its content is whatever it was.
     pub fn create(&mut self, name: &str, length: u64) -> Result<Area<'a>, FatError> {
-        match self.0.file(name) {
+        match self.volume.file(name) {
             Ok(area) if area.length() == length => return Ok(area),
-            Ok(_) => self.0.remove(name)?,
+            Ok(_) => self.volume.remove(name)?,
             Err(FatError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
-        self.0.create(name, length)
+        self.volume.create(name, length)
     }
 
     /// Gives a file another name, in place of one of that name. Durable when it returns.
     pub fn rename(&mut self, from: &str, to: &str) -> Result<(), FatError> {
         if from != to && self.names()?.iter().any(|name| name.eq_ignore_ascii_case(to)) {
-            self.0.remove(to)?;
+            self.volume.remove(to)?;
         }
         if from == to {
-            return self.0.sync();
+            return self.volume.sync();
         }
-        self.0.rename(from, to)
+        self.volume.rename(from, to)
     }
 
     /// Removes a file. Durable when it returns.
     pub fn remove(&mut self, name: &str) -> Result<(), FatError> {
-        self.0.remove(name)
+        self.volume.remove(name)
     }
 
     /// Frees what power cuts left behind; says how many clusters that were.
     pub fn reclaim(&mut self) -> Result<usize, FatError> {
-        self.0.reclaim()
+        self.volume.reclaim()
     }
 }
 

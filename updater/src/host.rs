@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use keel_spec::api::ErrorCode;
 use keel_spec::cmdline::BootParameters;
 use keel_spec::disk::{ESP_LABEL, Slot};
-use keel_spec::gpt::Table;
+use keel_spec::gpt::{Extent, Table};
 use keel_spec::paths;
 use keel_spec::release::Version;
 use keel_spec::verity::RootHash;
@@ -53,12 +53,14 @@ impl Host {
         FileDevice::open(&self.disk).map_err(Failure::io(format!("open the disk {}", self.disk.display())))
     }
 
-    /// The device of the EFI system partition.
+    /// Where the EFI system partition is.
+    pub fn esp_place(&self, table: &Table) -> Result<Extent> {
+        table.by_name(ESP_LABEL).map(Extent::of).ok_or_else(|| self.no_esp())
+    }
+
+    /// The kernel's device of the EFI system partition, which knows where it was when the machine was started.
     pub fn esp_device(&self, table: &Table) -> Result<PathBuf> {
-        let missing = || {
-            let message = format!("find the EFI system partition on {}: there is none", self.disk.display());
-            Failure::new(ErrorCode::Internal, message)
-        };
+        let missing = || self.no_esp();
         let number = table.by_name(ESP_LABEL).ok_or_else(missing)?.number;
         let name = self.disk.file_name().ok_or_else(missing)?;
         let folder = Path::new("/sys/class/block").join(name);
@@ -68,6 +70,11 @@ impl Host {
         };
         let part = parts.flatten().map(|entry| entry.path()).find(|path| is_it(path)).ok_or_else(missing)?;
         Ok(Path::new("/dev").join(part.file_name().ok_or_else(missing)?))
+    }
+
+    fn no_esp(&self) -> Failure {
+        let message = format!("find the EFI system partition on {}: there is none", self.disk.display());
+        Failure::new(ErrorCode::Internal, message)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Carries out an install, in the order that makes power cuts harmless.
 //!
-//! 1. The UKI of the release in the other slot goes, then that slot's GUIDs: from here on the boot loader offers the
-//!    running release alone, and nothing half-written can be found.
+//! 1. Where the UKI wouldn't fit, a larger EFI system partition is made beside the old one, whole, before the partition
+//!    table names it instead. The UKI of the release in the other slot goes, then that slot's GUIDs: from here on the boot
+//!    loader offers the running release alone, and nothing half-written can be found. A slot that is too small moves with
+//!    the same write of the table.
 //! 2. The hash tree comes first and is checked up to the root hash; then each block of the root is checked against it
 //!    on its way to the slot. What is on the disk already is copied from there instead of fetched.
 //! 3. The tree is written; everything is read back from the medium and checked again.
@@ -62,7 +64,8 @@ impl<'a> Installer<'a, '_> {
 
     fn write(&mut self, plan: &Write, progress: Progress) -> Result<()> {
         let hash = &plan.release.root_hash;
-        self.fill_slot(plan, progress, |disk| disk::set_guids(disk, plan.slot, root_guid(hash), verity_guid(hash)))?;
+        let guids = [root_guid(hash), verity_guid(hash)];
+        self.fill_slot(plan, progress, |disk| disk::set_slot(disk, plan.slot, guids, None))?;
         progress("commit", 0, 0);
         self.rename(&part_name(plan), &plan.uki_name.to_string())
     }
@@ -76,6 +79,7 @@ impl<'a> Installer<'a, '_> {
     ) -> Result<()> {
         let tree = self.fetch_tree(plan, progress)?;
         let list = plan.uki_blocks.as_ref().map(|target| self.fetch_blocks(plan, target)).transpose()?;
+        self.move_esp(plan, progress)?;
         self.clear(plan)?;
         let root = Image {
             target: &plan.root,
@@ -116,6 +120,24 @@ impl<'a> Installer<'a, '_> {
         Ok(list)
     }
 
+    /// A larger EFI system partition takes the place of the one that is there.
+    fn move_esp(&mut self, plan: &Write, progress: Progress) -> Result<()> {
+        let Some(place) = &plan.moves.esp else { return Ok(()) };
+        progress("esp", 0, place.size_bytes());
+        let doing = format!("make an EFI system partition of {} MiB", place.size_bytes() >> 20);
+        let new = match self.esp.copy_to(place) {
+            Err(error) if plan.moves.esp_can_stay => {
+                log::warn!("{doing}, out of the way of the state partition: {error}; it stays where it is");
+                return Ok(());
+            }
+            new => new.map_err(Failure::io(doing))?,
+        };
+        disk::set_esp(self.disk, place)?;
+        *self.esp = new;
+        progress("esp", place.size_bytes(), place.size_bytes());
+        Ok(())
+    }
+
     /// The other release stops being offered before its slot is touched, and left-overs go; but for what an install of
     /// this release left.
     fn clear(&mut self, plan: &Write) -> Result<()> {
@@ -128,7 +150,8 @@ impl<'a> Installer<'a, '_> {
         for name in plan.remove.iter().map(ToString::to_string).chain(left_over) {
             self.esp.remove(&name).map_err(Failure::io(format!("remove {name} from the EFI system partition")))?;
         }
-        disk::set_guids(self.disk, plan.slot, plan.slot.erased_root_guid(), plan.slot.erased_verity_guid())
+        let erased = [plan.slot.erased_root_guid(), plan.slot.erased_verity_guid()];
+        disk::set_slot(self.disk, plan.slot, erased, plan.moves.slot.as_ref())
     }
 
     fn write_root(&self, plan: &Write, root: &Image, progress: Progress) -> Result<()> {

@@ -10,6 +10,7 @@
 //! - [`descriptions`]: descriptions of releases, kept for peers
 //! - [`disk`]: the disk with the slots, and its partition table
 //! - [`esp`]: UKIs on the EFI system partition
+//! - [`extents`]: where partitions go that have become too small
 //! - [`failure`]: why the updater refused or failed
 //! - [`fallback`]: after a boot: did the new release come up, and if not, why
 //! - [`fat`]: a FAT32 volume, written so that power may fail at any moment
@@ -55,6 +56,7 @@ pub mod delta;
 pub mod descriptions;
 pub mod disk;
 pub mod esp;
+pub mod extents;
 pub mod failure;
 pub mod fallback;
 pub mod fat;

@@ -120,14 +120,23 @@ impl Updater {
         *self.repository.lock().unwrap_or_else(PoisonError::into_inner) = settings.update.url.clone();
     }
 
-    /// Opens the EFI system partition for as long as `work` takes, and looks at the UKIs again afterwards.
+    /// Opens the EFI system partition for as long as `work` takes, and looks at the UKIs again afterwards. It is written
+    /// through the whole disk, where the table has it: an install may have moved it since the kernel read the table. The
+    /// kernel's own device of it is held meanwhile, so that nobody mounts it.
     fn with_esp<T>(&self, work: impl FnOnce(&mut Esp) -> Result<T>) -> Result<T> {
-        let (table, _) = disk::read_table(&self.host.open_disk()?)?;
+        let disk = self.host.open_disk()?;
+        let (table, _) = disk::read_table(&disk)?;
         let path = self.host.esp_device(&table)?;
         let failed = || format!("open the EFI system partition {}", path.display());
-        let device = FileDevice::open_alone(&path).map_err(Failure::io(failed()))?;
-        let size = device.size_bytes().map_err(Failure::io(failed()))?;
-        let mut esp = Esp::open(&device, 0, size).map_err(Failure::io(failed()))?;
+        let _alone = FileDevice::open_alone(&path).map_err(Failure::io(failed()))?;
+        let place = self.host.esp_place(&table)?;
+        // What somebody wrote through the partition isn't in the disk's cache.
+        let (offset, size) = (place.offset_bytes(), place.size_bytes());
+        disk.sync().and_then(|()| disk.forget_cache(offset, size)).map_err(Failure::io(failed()))?;
+        let slot = Slot::holding(&table, &self.host.root_hash);
+        let fenced = slot.map(|slot| Fenced::new(&disk, &table, slot));
+        let device = fenced.as_ref().map_or(&disk as &dyn Device, |fenced| fenced);
+        let mut esp = Esp::open(device, offset, size).map_err(Failure::io(failed()))?;
         let outcome = work(&mut esp);
         match esp.ukis() {
             Ok(ukis) => *self.ukis.lock().unwrap_or_else(PoisonError::into_inner) = ukis,

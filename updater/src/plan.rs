@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 
 use keel_spec::api::ErrorCode;
 use keel_spec::blocks::BlockList;
-use keel_spec::disk::{Slot, root_guid, verity_guid};
-use keel_spec::gpt::{Entry, Table};
+use keel_spec::disk::{ESP_LABEL, MAX_TREE_BYTES, Slot, root_guid, verity_guid};
+use keel_spec::gpt::{Extent, SECTOR_BYTES, Table};
 use keel_spec::release::{Release, ReleaseFile, UkiName, Version};
 use keel_spec::tuf::TargetFile;
 use keel_spec::verity::{Geometry, RootHash};
 
 use crate::esp::Uki;
+use crate::extents::{self, Moves, Needs, NoRoom};
 use crate::failure::{Failure, Result};
 
-/// Longest hash tree that is handled: it is kept in memory (2 GiB of root).
-pub const MAX_TREE_BYTES: u64 = 16 << 20;
 /// Bytes of the EFI system partition that stay free: folders grow by clusters.
 const ESP_RESERVE_BYTES: u64 = 256 << 10;
+/// Of an EFI system partition that is made, what tables take at the most, one in 32 bytes, and what a few hundred files
+/// waste where clusters are larger than before.
+const ESP_TABLES_SHARE: u64 = 32;
+const ESP_WASTE_BYTES: u64 = 1 << 20;
 /// A machine on battery needs that much left.
 const MIN_BATTERY_PERCENT: u8 = 20;
 
@@ -82,6 +85,8 @@ pub struct Write {
     pub root_offset: u64,
     /// Where the tree goes.
     pub tree_offset: u64,
+    /// Partitions that go to another place.
+    pub moves: Moves,
     /// Where the running release's root and tree are, offset and bytes, for what both have in common.
     pub running: Option<[(u64, u64); 2]>,
     /// Whether the slot was being filled with this release before, so that what is in its place stays there.
@@ -134,18 +139,25 @@ pub fn decide(facts: &Facts) -> Result<Plan> {
     };
     let (root, tree, uki) = (target(ReleaseFile::Root)?, target(ReleaseFile::Tree)?, target(ReleaseFile::Uki)?);
     let uki_blocks = facts.release.uki_blocks_bytes.map(|_| target(ReleaseFile::UkiBlocks)).transpose()?;
-    let root_partition = partition(facts, slot.root_label())?;
-    let tree_partition = partition(facts, slot.verity_label())?;
-    fits(version, &root, root_partition)?;
-    fits(version, &tree, tree_partition)?;
+    for label in [slot.root_label(), slot.verity_label()] {
+        is_on_the_disk(facts, label)?;
+    }
     let remove = ukis_to_remove(facts)?;
-    fits_on_esp(facts, &uki, &remove)?;
+    let esp_bytes = esp_to_make(facts, &uki, &remove);
+    let needs = Needs { root_bytes: root.length, tree_bytes: tree.length, esp_bytes };
+    let moves = moves(facts, slot, &needs)?;
+    let [root_place, tree_place] = match moves.slot {
+        Some(places) => places.map(|place| place.offset_bytes()),
+        None => [slot.root_label(), slot.verity_label()]
+            .map(|label| facts.table.by_name(label).map_or(0, |entry| entry.offset_bytes())),
+    };
     let place = |label| facts.table.by_name(label).map(|entry| (entry.offset_bytes(), entry.size_bytes()));
     let running = place(slot.other().root_label()).zip(place(slot.other().verity_label()));
     Ok(Plan::Write(Box::new(Write {
         release: facts.release.clone(),
-        root_offset: root_partition.offset_bytes(),
-        tree_offset: tree_partition.offset_bytes(),
+        root_offset: root_place,
+        tree_offset: tree_place,
+        moves,
         running: running.map(|(root, tree)| [root, tree]),
         remove: remove.into_iter().map(|uki| uki.name.clone()).collect(),
         uki_name: UkiName::on_trial(version.clone(), facts.tries),
@@ -197,19 +209,48 @@ fn ukis_to_remove<'a>(facts: &Facts<'a>) -> Result<Vec<&'a Uki>> {
     Ok(remove)
 }
 
-fn fits_on_esp(facts: &Facts, uki: &Target, remove: &[&Uki]) -> Result<()> {
-    let free = facts.esp_free_bytes.saturating_add(remove.iter().map(|uki| uki.size_bytes).sum());
-    if free < uki.length.saturating_add(ESP_RESERVE_BYTES) {
-        let message = format!(
-            "install {}: {} is {} bytes long, the partition esp has room for {}: make the partition larger",
-            facts.release.version,
-            uki.name,
-            uki.length,
-            free.saturating_sub(ESP_RESERVE_BYTES)
-        );
-        return Err(Failure::new(ErrorCode::Space, message));
+/// Bytes of the EFI system partition that has to be made, because the UKI doesn't fit into the one that is there.
+fn esp_to_make(facts: &Facts, uki: &Target, remove: &[&Uki]) -> Option<u64> {
+    let removed: u64 = remove.iter().map(|uki| uki.size_bytes).sum();
+    let wanted = uki.length.saturating_add(ESP_RESERVE_BYTES);
+    if facts.esp_free_bytes.saturating_add(removed) >= wanted {
+        return None;
     }
-    Ok(())
+    let has = facts.table.by_name(ESP_LABEL).map_or(0, |entry| Extent::of(entry).size_bytes());
+    // All that is there is copied first; what goes goes afterwards.
+    let kept = has.saturating_sub(facts.esp_free_bytes);
+    let bytes = kept.saturating_add(wanted.saturating_sub(removed)).saturating_add(ESP_WASTE_BYTES);
+    Some(bytes.saturating_add(bytes / ESP_TABLES_SHARE))
+}
+
+/// What has to move for the release to fit, on the disk as large as it is now.
+fn moves(facts: &Facts, slot: Slot, needs: &Needs) -> Result<Moves> {
+    let mut table = facts.table.clone();
+    table.resize_disk(facts.disk_bytes / SECTOR_BYTES as u64).map_err(|error| {
+        let message =
+            format!("install {}: the disk is smaller than its partition table: {error}", facts.release.version);
+        Failure::new(ErrorCode::Conflict, message)
+    })?;
+    extents::plan(&table, slot, needs).map_err(|NoRoom { needed_bytes, largest_bytes }| {
+        let version = &facts.release.version;
+        let mut what = Vec::new();
+        for (label, bytes) in [(slot.root_label(), needs.root_bytes), (slot.verity_label(), needs.tree_bytes)] {
+            let has = facts.table.by_name(label).map_or(0, |entry| Extent::of(entry).size_bytes());
+            if has < bytes {
+                what.push(format!("the partition {label} has {has} bytes, the release needs {bytes}"));
+            }
+        }
+        if let Some(bytes) = needs.esp_bytes {
+            what.push(format!("the partition {ESP_LABEL} has no room for the UKI, one of {bytes} bytes is needed"));
+        }
+        let message = format!(
+            "install {version}: {}; larger ones take {needed_bytes} bytes of free space, the largest free area of the \
+             disk has {largest_bytes}: enlarge the disk to {} MiB or more (the state partition can't be made smaller)",
+            what.join(", and "),
+            extents::large_enough_bytes(&table, needed_bytes).div_ceil(1 << 20)
+        );
+        Failure::new(ErrorCode::Space, message)
+    })
 }
 
 fn boots_running(facts: &Facts, uki: &Uki) -> bool {
@@ -261,26 +302,13 @@ fn check_length(release: &Release, file: ReleaseFile, target: &Target) -> Result
     Ok(())
 }
 
-fn partition<'a>(facts: &Facts<'a>, label: &str) -> Result<&'a Entry> {
+fn is_on_the_disk(facts: &Facts, label: &str) -> Result<()> {
     let broken = |why: &str| Failure::new(ErrorCode::Conflict, format!("the disk has {why}"));
     let entry = facts.table.by_name(label).ok_or_else(|| broken(&format!("no partition {label}")))?;
-    let end = entry.offset_bytes().saturating_add(entry.size_bytes());
+    let extent = Extent::of(entry);
+    let end = extent.offset_bytes().saturating_add(extent.size_bytes());
     if end > facts.disk_bytes {
         return Err(broken(&format!("only {} bytes, but its partition {label} ends at {end}", facts.disk_bytes)));
-    }
-    Ok(entry)
-}
-
-fn fits(version: &Version, target: &Target, partition: &Entry) -> Result<()> {
-    if target.length > partition.size_bytes() {
-        let message = format!(
-            "install {version}: {} is {} bytes long, the partition {} has {}: it needs a larger disk layout",
-            target.name,
-            target.length,
-            partition.name,
-            partition.size_bytes()
-        );
-        return Err(Failure::new(ErrorCode::Space, message));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use keel_spec::api::ErrorCode;
 use keel_spec::api::plan::{Room, UpdatePlan};
 use keel_spec::blocks::{BlockList, Digests};
 use keel_spec::disk::ESP_LABEL;
-use keel_spec::gpt::Table;
+use keel_spec::gpt::{Extent, Table};
 use keel_spec::release::Version;
 use keel_spec::verity::{BLOCK_BYTES, Tree};
 
@@ -68,16 +68,19 @@ impl Preview<'_, '_> {
     }
 
     fn room(&self, write: &Write) -> Vec<Room> {
-        let partition = |label: &str, needs_bytes| {
+        let bytes = |place: Extent| place.size_bytes();
+        let partition = |label: &str, needs_bytes, place: Option<Extent>| {
             let has_bytes = self.table.by_name(label).map_or(0, |entry| entry.size_bytes());
-            Room { partition: label.to_owned(), needs_bytes, has_bytes }
+            Room { partition: label.to_owned(), needs_bytes, has_bytes, moves_to_bytes: place.map(bytes) }
         };
         let removed = self.esp.ukis().unwrap_or_default().into_iter().filter(|uki| write.remove.contains(&uki.name));
         let has_bytes = self.esp.free_bytes().saturating_add(removed.map(|uki| uki.size_bytes).sum());
+        let [root, tree] = write.moves.slot.map_or([None, None], |places| places.map(Some));
+        let moves_to_bytes = write.moves.esp.map(bytes);
         vec![
-            partition(write.slot.root_label(), write.root.length),
-            partition(write.slot.verity_label(), write.tree.length),
-            Room { partition: ESP_LABEL.into(), needs_bytes: write.uki.length, has_bytes },
+            partition(write.slot.root_label(), write.root.length, root),
+            partition(write.slot.verity_label(), write.tree.length, tree),
+            Room { partition: ESP_LABEL.into(), needs_bytes: write.uki.length, has_bytes, moves_to_bytes },
         ]
     }
 

@@ -11,7 +11,10 @@ use keel_spec::verity::{BLOCK_BYTES, RootHash};
 use keel_updater::disk::{self, Device as _};
 use keel_updater::plan::{Facts, decide};
 use support::checker::Disk;
-use support::{MIB, Made, Memory, Recorder, as_firmware, image, install_from, make, open_esp, write_ahead};
+use support::{
+    MIB, Made, Memory, Recorder, as_firmware, fill_esp, image, install_from, make, open_esp, with_free_space,
+    write_ahead,
+};
 
 const BLOCKS: u64 = 300;
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -245,21 +248,70 @@ fn what_cannot_be_done_is_refused_before_the_first_write() {
 }
 
 #[test]
-fn a_partition_that_is_too_small_is_named() {
+fn a_partition_that_is_too_small_where_nothing_larger_is_free_is_named_before_the_first_write() {
+    let ((recorder, running, _), new) = (machine(), make("1.1.0", 3 * BLOCKS, 2, |block| block));
+    let failure = install_from(&recorder, &running, &[&Memory::of(&new)], &new.release, false).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::Space);
+    for word in ["root-b has 2097152 bytes", "needs 3686400", "free area of the disk has 3145728", "enlarge the disk"] {
+        assert!(failure.message.contains(word), "{word}: {failure}");
+    }
+    assert!(recorder.take_log().is_empty());
+}
+
+#[test]
+fn a_slot_that_somebody_made_smaller_is_made_large_enough_again() {
     let ((recorder, running, _), new) = (machine(), new_release());
     let mut table = disk::read_table(&recorder).unwrap().0;
     let entry = table.entries.iter_mut().find(|entry| entry.name == "root-b").unwrap();
     entry.last_lba = entry.first_lba + 7;
     recorder.write_at(&table.primary(), 0).unwrap();
-    let failure = install_from(&recorder, &running, &[&Memory::of(&new)], &new.release, false).unwrap_err();
-    assert!(failure.code == ErrorCode::Space && failure.message.contains("root-b"), "{failure}");
+    install_from(&recorder, &running, &[&Memory::of(&new)], &new.release, false).unwrap();
+    assert_eq!(booted(&recorder, &[&running, &new]), "1.1.0");
+    let after = disk::read_table(&recorder).unwrap().0;
+    assert_eq!(after.by_name("root-b").unwrap().size_bytes(), 2 * MIB);
+}
+
+/// A large slot and a large EFI system partition behind the state, on a disk that was enlarged afterwards.
+#[test]
+fn what_is_in_the_way_of_the_state_is_moved_on_and_an_esp_that_cannot_be_copied_stays() {
+    let (_, running, old) = machine();
+    let mut before = with_free_space(image(&running, Some(&old)), 64 * MIB);
+    fill_esp(&mut before, 200);
+    let recorder = Recorder::new(before);
+    let (large, next) = (make("1.1.0", 2 * BLOCKS, 2, |block| block + 3), make("1.2.0", BLOCKS, 2, |block| block + 11));
+    install_from(&recorder, &running, &[&Memory::of(&large)], &large.release, false).unwrap();
+    let enlarged = with_free_space(recorder.image.into_inner().unwrap(), 96 * MIB);
+    let place =
+        |recorder: &Recorder, label: &str| disk::read_table(recorder).unwrap().0.by_name(label).unwrap().first_lba;
+    // The slot, then the partition.
+    let recorder = Recorder::new(enlarged);
+    for moved in ["root-b", "esp"] {
+        let before = place(&recorder, moved);
+        open_esp(&recorder).ukis().unwrap();
+        install_from(&recorder, &running, &[&Memory::of(&next)], &next.release, false).unwrap();
+        assert!(place(&recorder, moved) > before, "{moved}");
+        assert_eq!(booted(&recorder, &[&running, &next]), "1.2.0");
+        open_esp(&recorder).remove("keel_1.2.0+3.efi").unwrap();
+    }
+    let image = recorder.image.into_inner().unwrap();
+    let recorder = Recorder::new(with_free_space(image, 96 * MIB));
+    install_from(&recorder, &running, &[&Memory::of(&next)], &next.release, false).unwrap();
+    open_esp(&recorder).remove("keel_1.2.0+3.efi").unwrap();
+    // A file in the root that leads nowhere; the boot loader never looks at it.
+    let (offset, _) = support::esp_place(&recorder.image.lock().unwrap());
+    let (esp, found) = (place(&recorder, "esp"), recorder.image.lock().unwrap()[offset as usize..].to_vec());
+    let at = found.windows(11).position(|name| &name[..4] == b"KEEL" && &name[8..] == b"TOM").unwrap();
+    recorder.write_at(&[0xff, 0x0f], offset + at as u64 + 26).unwrap();
+    install_from(&recorder, &running, &[&Memory::of(&next)], &next.release, false).unwrap();
+    assert_eq!(place(&recorder, "esp"), esp);
+    assert_eq!(booted(&recorder, &[&running, &next]), "1.2.0");
 }
 
 #[test]
 fn nothing_is_written_where_nothing_tells_which_slot_runs() {
     let ((recorder, running, _), new) = (machine(), new_release());
     let hash = &running.release.root_hash;
-    disk::set_guids(&recorder, keel_spec::disk::Slot::B, root_guid(hash), verity_guid(hash)).unwrap();
+    disk::set_slot(&recorder, keel_spec::disk::Slot::B, [root_guid(hash), verity_guid(hash)], None).unwrap();
     recorder.take_log();
     let failure = install_from(&recorder, &running, &[&Memory::of(&new)], &new.release, false).unwrap_err();
     assert!(failure.code == ErrorCode::Conflict && failure.message.contains("both slots"), "{failure}");

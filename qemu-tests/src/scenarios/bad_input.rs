@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use keel_spec::disk::STATE_LABEL;
+use keel_spec::gpt::{Guid, SECTOR_BYTES};
 
 use super::fixture::{Fixture, Variant, release};
-use crate::build::{Build, FIRST, SECOND, run};
+use crate::build::{Build, DISK_BYTES, FIRST, SECOND, run};
 use crate::clients::{Host, wait_http};
 use crate::images;
 use crate::machine::WORKSTATION_IN_GUEST;
@@ -193,18 +195,25 @@ pub(super) fn small_slot(build: &Build) -> Result<()> {
     let (_machine, host) = fixture.boot()?;
     let need = fs::metadata(release(build, SECOND, Variant::Good)?.join(format!("keel-cloud-{SECOND}.root")))?.len();
     ensure!(need > 1 << 20, "the release fits into 1 MiB");
-    refused(&host, &["update", "install"], SPACE, &["root-b", SECOND])?;
+    refused(&host, &["update", "install"], SPACE, &["root-b", SECOND, "enlarge the disk"])?;
     let update = host.keelctl_json(&["update", "status"])?;
     ensure!(update["next_boot"] == FIRST, "something changed: {update}");
     Ok(())
 }
 
-/// Makes the partition `root-b` 1 MiB long.
+/// Makes the partition `root-b` 1 MiB long, with somebody else's partition behind it, on a disk that the state partition has
+/// all the rest of, as in the days when nothing was kept free: there is nowhere to move the slot to.
 fn shrink_slot_b(fixture: &Fixture) -> Result<()> {
     let (mut table, disk) = fixture.hardware.partition_table()?;
+    table.resize_disk(DISK_BYTES / SECTOR_BYTES as u64)?;
+    table.grow(STATE_LABEL, 0)?;
     let slot = table.entries.iter_mut().find(|entry| entry.name == "root-b").context("partition root-b")?;
+    let mut other = slot.clone();
     slot.last_lba = slot.first_lba + 2047;
+    (other.number, other.first_lba, other.name) = (20, slot.last_lba + 1, "another".into());
+    (other.kind, other.unique) = (keel_spec::disk::VAR, Guid::from_u128(20));
+    table.entries.push(other);
     disk.write_all_at(&table.primary(), 0)?;
-    disk.write_all_at(&table.backup(), table.backup_lba() * 512)?;
+    disk.write_all_at(&table.backup(), table.backup_lba() * SECTOR_BYTES as u64)?;
     Ok(())
 }

@@ -36,4 +36,7 @@ pub struct Room {
     pub needs_bytes: u64,
     /// Bytes that there are.
     pub has_bytes: u64,
+    /// Bytes of the partition that is made in its place, elsewhere on the disk, if the install does that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves_to_bytes: Option<u64>,
 }

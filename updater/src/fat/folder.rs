@@ -6,7 +6,8 @@ use super::name::{self, Assembly, ENTRY, LONG};
 
 /// Entries in a sector.
 const PER_SECTOR: usize = SECTOR / ENTRY;
-const FREE: u8 = 0xe5;
+/// First byte of an entry that isn't in use.
+pub const FREE: u8 = 0xe5;
 const VOLUME_LABEL: u8 = 0x08;
 const FOLDER: u8 = 0x10;
 const ARCHIVE: u8 = 0x20;
@@ -85,6 +86,18 @@ impl Content {
     /// The entry of this name; upper and lower case are the same.
     pub fn find(&self, name: &str) -> Option<Entry> {
         self.entries().into_iter().find(|entry| entry.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The entries of a file or folder as they are on the disk: those of its long name, then the short one.
+    pub fn set_of(&self, entry: &Entry) -> Vec<[u8; ENTRY]> {
+        let bytes = (entry.place.0..entry.place.1).map(|index| self.entry(index).try_into());
+        bytes.map(|bytes| bytes.unwrap_or([0; ENTRY])).collect()
+    }
+
+    /// The entry with the volume's label.
+    pub fn label(&self) -> Option<[u8; ENTRY]> {
+        let is_label = |bytes: &&[u8]| bytes[0] != FREE && bytes[11] & 0x3f != LONG && bytes[11] & VOLUME_LABEL != 0;
+        (0..self.end()).map(|index| self.entry(index)).find(is_label)?.try_into().ok()
     }
 
     /// The entries that a name takes; `None` if it can't be written.

@@ -12,11 +12,13 @@
 //! What a power cut leaves behind is clusters without a name, which [`Volume::reclaim`] frees, or one file with two
 //! names, which [`Volume::remove`] knows of.
 //!
+//! - [`copy`]: a larger volume with all that is on another
 //! - [`folder`]: entries of a folder, read and placed
 //! - [`layout`]: where things are on a volume
 //! - [`name`]: long names and their parts
 //! - [`table`]: which cluster follows which
 //! - [`volume`]: what can be done to a volume
+pub mod copy;
 pub mod folder;
 pub mod layout;
 pub mod name;

@@ -27,9 +27,9 @@ pub struct File {
 
 /// A volume, and one folder of it.
 pub struct Volume<'a> {
-    area: Area<'a>,
-    layout: Layout,
-    table: Table,
+    pub(super) area: Area<'a>,
+    pub(super) layout: Layout,
+    pub(super) table: Table,
     /// Clusters of the folder.
     folder: Vec<u32>,
 }
@@ -51,7 +51,7 @@ impl<'a> Volume<'a> {
         Ok(volume)
     }
 
-    fn content(&self, clusters: &[u32]) -> Result<Content, FatError> {
+    pub(super) fn content(&self, clusters: &[u32]) -> Result<Content, FatError> {
         let sectors = clusters.len() * self.layout.cluster_sectors as usize;
         if sectors > MAX_FOLDER_SECTORS {
             return Err(FatError::Damaged(format!("a folder has more than {MAX_FOLDER_SECTORS} sectors")));
@@ -94,7 +94,7 @@ impl<'a> Volume<'a> {
         Ok(self.piece(&clusters).cut(entry.length.into()))
     }
 
-    fn piece(&self, clusters: &[u32]) -> Area<'a> {
+    pub(super) fn piece(&self, clusters: &[u32]) -> Area<'a> {
         let bytes = self.layout.cluster_bytes();
         let pieces: Vec<(u64, u64)> =
             clusters.iter().map(|cluster| (self.layout.cluster_offset(*cluster), bytes)).collect();

@@ -10,7 +10,7 @@ use std::io::{Cursor, Read as _};
 use fatfs::{FileSystem, FsOptions};
 use keel_spec::cmdline::BootParameters;
 use keel_spec::disk::{root_guid, verity_guid};
-use keel_spec::gpt::{BACKUP_SECTORS, PRIMARY_SECTORS, SECTOR_BYTES, Table};
+use keel_spec::gpt::{BACKUP_SECTORS, Damage, PRIMARY_SECTORS, SECTOR_BYTES, Table};
 use keel_spec::release::{UkiName, Version};
 use keel_spec::verity::{BLOCK_BYTES, block_hash};
 use keel_updater::blocks::sha256;
@@ -72,13 +72,22 @@ impl Disk {
         })
     }
 
-    /// The release that would boot, if everything that could be started would run whole.
+    /// The release that would boot, if everything that could be started would run whole. Where both copies of the
+    /// partition table are whole and differ, the machine would have to boot by either.
     pub fn boots(&mut self) -> Result<Version, String> {
         let primary = &self.image[..PRIMARY_SECTORS as usize * SECTOR_BYTES];
         let backup = &self.image[self.image.len() - BACKUP_SECTORS as usize * SECTOR_BYTES..];
-        let (table, _) = Table::read(primary, backup).map_err(|error| error.to_string())?;
+        let (table, damage) = Table::read(primary, backup).map_err(|error| error.to_string())?;
+        if damage == Damage::Differ {
+            let other = Table::read_backup(backup).map_err(|error| error.to_string())?;
+            self.boots_by(&other).map_err(|why| format!("by the backup of the table: {why}"))?;
+        }
+        self.boots_by(&table)
+    }
+
+    fn boots_by(&mut self, table: &Table) -> Result<Version, String> {
         let mut offered = Vec::new();
-        for (name, bytes) in self.ukis(&table)? {
+        for (name, bytes) in self.ukis(table)? {
             let parsed: UkiName = name.parse().map_err(|_| format!("{name} would be started"))?;
             let line = uki::cmdline(&mut Cursor::new(&bytes)).ok().flatten().ok_or(format!("{name} is no UKI"))?;
             let root_hash = BootParameters::parse(&line).map_err(|error| format!("{name}: {error}"))?.root_hash;

@@ -223,6 +223,34 @@ pub fn image(a: &Made, b: Option<&Made>) -> Vec<u8> {
     image
 }
 
+/// The same disk with so much free space behind all that is on it.
+pub fn with_free_space(mut image: Vec<u8>, bytes: u64) -> Vec<u8> {
+    image.resize(image.len() + bytes as usize, 0);
+    let mut table = Table::read_primary(&image).unwrap();
+    table.resize_disk((image.len() / SECTOR_BYTES) as u64).unwrap();
+    image[..PRIMARY_SECTORS as usize * SECTOR_BYTES].copy_from_slice(&table.primary());
+    let backup = table.backup_lba() as usize * SECTOR_BYTES;
+    image[backup..].copy_from_slice(&table.backup());
+    image
+}
+
+/// Leaves so few free clusters on the EFI system partition; the others are marked as bad, so that nothing is in them.
+pub fn fill_esp(image: &mut [u8], free_clusters: usize) {
+    let (offset, length) = esp_place(image);
+    let volume = &mut image[offset as usize..(offset + length) as usize];
+    let reserved = usize::from(u16::from_le_bytes([volume[14], volume[15]])) * SECTOR_BYTES;
+    let table_bytes = u32::from_le_bytes([volume[36], volume[37], volume[38], volume[39]]) as usize * SECTOR_BYTES;
+    let sectors = u32::from_le_bytes([volume[32], volume[33], volume[34], volume[35]]) as usize;
+    let clusters = sectors - (reserved + 2 * table_bytes) / SECTOR_BYTES;
+    let free = |volume: &[u8], cluster: &usize| volume[reserved + cluster * 4..][..4] == [0; 4];
+    let all: Vec<usize> = (2..clusters + 2).filter(|cluster| free(volume, cluster)).collect();
+    for cluster in &all[free_clusters..] {
+        for table in [reserved, reserved + table_bytes] {
+            volume[table + cluster * 4..][..4].copy_from_slice(&[0xf7, 0xff, 0xff, 0x0f]);
+        }
+    }
+}
+
 fn format<'a>(volume: &mut [u8], releases: impl Iterator<Item = &'a Made>) {
     let options = FormatVolumeOptions::new().fat_type(FatType::Fat32).bytes_per_cluster(512);
     fatfs::format_volume(Cursor::new(&mut *volume), options).unwrap();
