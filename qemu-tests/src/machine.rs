@@ -88,6 +88,8 @@ pub struct Hardware {
     pub secure_boot: bool,
     /// Whether there is a TPM; what it holds outlives the machine, too.
     pub tpm: bool,
+    /// The image of a second disk, which can't be written.
+    pub plugged: Option<PathBuf>,
 }
 
 impl Hardware {
@@ -117,6 +119,7 @@ impl Hardware {
             recording: None,
             secure_boot: false,
             tpm: false,
+            plugged: None,
         };
         hardware.set_variables(FIRMWARE_VARIABLES)?;
         Ok(hardware)
@@ -230,6 +233,10 @@ impl Machine {
             .args(["-qmp", &format!("unix:{},server=on,wait=off", path(&monitor)?)]);
         if !hardware.config.is_empty() {
             command.args(["-fw_cfg", &format!("name=opt/org.keel/keel.toml,file={}", path(&config)?)]);
+        }
+        if let Some(plugged) = &hardware.plugged {
+            let drive = format!("if=none,id=plugged,format=raw,readonly=on,file={}", path(plugged)?);
+            command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=plugged"]);
         }
         let tpm = hardware.tpm.then(|| Tpm::start(dir)).transpose()?;
         command.args(tpm.iter().flat_map(|(_, arguments)| arguments));

@@ -12,6 +12,7 @@ mod kexec;
 mod minimum;
 mod networks;
 mod other_clients;
+mod peer;
 mod power_cut;
 mod rollout;
 mod sessions;
@@ -90,6 +91,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "update-and-back",
         about: "update A to B, then back to A; containers return as their restart policy says",
         run: update::there_and_back,
+    },
+    Scenario {
+        name: "stick-and-peer",
+        about: "an update from a disk that is plugged in; the host then serves another one its release",
+        run: peer::stick_and_peer,
     },
     Scenario {
         name: "kexec",

@@ -262,7 +262,7 @@ mod tests {
                 assert_eq!(read(&[from as u64..to as u64, 3..4]).unwrap(), [&all[from..to], &all[3..4]].concat());
             }
         }
-        assert_eq!(read(&[30..36]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(read(std::slice::from_ref(&(30..36))).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`config`]: the machine config, kernel command lines, control messages
 //! - [`disk`]: partition tables, hash trees, UKIs
 //! - [`http`]: answers of web servers, and their ranges
+//! - [`peers`]: requests of other hosts, plugged-in disks
 //! - [`release`]: release descriptions and names
 //! - [`store`]: names, manifests, configs and layers of images
 //! - [`tpm`]: answers of a TPM
@@ -13,6 +14,7 @@ mod build;
 mod config;
 mod disk;
 mod http;
+mod peers;
 mod release;
 mod store;
 mod tpm;
@@ -22,11 +24,12 @@ use crate::runner::Target;
 
 /// All of them.
 pub fn all() -> Vec<Target> {
-    let rooms: [&[Target]; 8] = [
+    let rooms: [&[Target]; 9] = [
         &build::TARGETS,
         &config::TARGETS,
         &disk::TARGETS,
         &http::TARGETS,
+        &peers::TARGETS,
         &release::TARGETS,
         &store::TARGETS,
         &tpm::TARGETS,

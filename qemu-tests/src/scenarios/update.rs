@@ -50,7 +50,7 @@ pub(super) fn there_and_back(build: &Build) -> Result<()> {
 }
 
 /// PID 1 learns of it first, and the updater then writes it to the EFI system partition.
-fn trial_is_over(host: &Host) -> Result<()> {
+pub(super) fn trial_is_over(host: &Host) -> Result<()> {
     wait(Duration::from_secs(60), || {
         let update = host.keelctl_json(&["update", "status"])?;
         let is_over = update["on_trial"] == false && update["other"]["state"] == "good";

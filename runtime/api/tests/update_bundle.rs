@@ -46,6 +46,10 @@ impl Updater {
     async fn install_from(&self, url: &str) -> Result<String, Failure> {
         Err(bus::error(ErrorCode::Network, format!("{url} is far away")))
     }
+
+    async fn install_disk(&self, name: &str) -> Result<String, Failure> {
+        Err(bus::error(ErrorCode::NotFound, format!("nothing on {name:?}")))
+    }
 }
 
 /// A `/run` that nobody else sees, for this thread and what it starts.
@@ -121,4 +125,10 @@ fn a_bundle_goes_through_the_api_into_the_updaters_hands() {
     let from = br#"{"from":"http://files.example/x.bundle"}"#;
     let far = refusal(&send(&socket, "/keel/v1/update/install", from).1);
     assert_eq!((far.code, far.message.as_str()), (ErrorCode::Network, "http://files.example/x.bundle is far away"));
+    for (body, word) in [(r#"{"disk":""}"#, r#"on """#), (r#"{"disk":"sdb1"}"#, r#"on "sdb1""#)] {
+        let none = refusal(&send(&socket, "/keel/v1/update/install", body.as_bytes()).1);
+        assert!(none.code == ErrorCode::NotFound && none.message.contains(word), "{none:?}");
+    }
+    let both = br#"{"disk":"","from":"http://files.example/x.bundle"}"#;
+    assert_eq!(refusal(&send(&socket, "/keel/v1/update/install", both).1).code, ErrorCode::BadRequest);
 }

@@ -10,7 +10,7 @@
 //! - [`offer`]: the release's files, found on the disk
 //! - [`ranges`]: which bytes of a file are asked for, and the heads of answers
 //! - [`request`]: requests as bytes
-//! - [`server`]: connections
+//! - [`server`]: its connections, and how long they are waited for
 pub mod offer;
 pub mod ranges;
 pub mod request;

@@ -17,6 +17,9 @@ use crate::fat::{FatError, Volume};
 /// What the names of bundles end in, in either case.
 const SUFFIX: &str = ".bundle";
 
+/// A file's bytes, or why they can't be had.
+type Opened<'a> = Result<Area<'a>, FatError>;
+
 struct Look<'a> {
     device: &'a dyn Device,
     path: &'a Path,
@@ -62,8 +65,8 @@ impl Look<'_> {
         let files = volume.and_then(|volume| self.files(&volume));
         match files {
             Ok(files) if files.is_empty() => self.note(name, "a FAT32 volume without a *.bundle in its top folder"),
-            Ok(files) => files.into_iter().for_each(|(file, pieces)| match pieces {
-                Ok((pieces, size)) => self.bundle(&format!("{name}/{file}"), pieces, Some(size)),
+            Ok(files) => files.into_iter().for_each(|(file, area)| match area {
+                Ok(area) => self.bundle(&format!("{name}/{file}"), area.pieces(), Some(area.length())),
                 Err(error) => self.note(&format!("{name}/{file}"), &error.to_string()),
             }),
             Err(FatError::Format(why)) => self.note(name, &format!("neither a bundle nor a FAT32 volume: {why}")),
@@ -72,18 +75,12 @@ impl Look<'_> {
     }
 
     /// Files that may be bundles, by their names, and where they are.
-    #[allow(clippy::type_complexity)]
-    fn files(&self, volume: &Volume) -> Result<Vec<(String, Result<(Vec<(u64, u64)>, u64), FatError>)>, FatError> {
+    fn files<'v>(&self, volume: &Volume<'v>) -> Result<Vec<(String, Opened<'v>)>, FatError> {
         // What macOS puts beside a file has its name, with a dot before it.
         let wanted = |name: &str| name.to_ascii_lowercase().ends_with(SUFFIX) && !name.starts_with('.');
         let room = MAX_BUNDLES - self.findings.bundles.len();
         let files = volume.files()?.into_iter().filter(|file| wanted(&file.name)).take(room);
-        Ok(files
-            .map(|file| {
-                let area = volume.file(&file.name);
-                (file.name, area.map(|area| (area.pieces(), area.length())))
-            })
-            .collect())
+        Ok(files.map(|file| (file.name.clone(), volume.file(&file.name))).collect())
     }
 
     /// Takes a bundle in, if it is one as far as its headers go.
