@@ -9,6 +9,7 @@ use keel_spec::verity::{BLOCK_BYTES, Geometry};
 
 use crate::area::Area;
 use crate::blocks::{CHUNK_BLOCKS, Image, sha256};
+use crate::disk::Device;
 use crate::failure::Result;
 use keel_spec::disk::MAX_TREE_BYTES;
 
@@ -21,6 +22,9 @@ const MAX_RANGES: usize = 2048;
 /// Most ranges, and bytes, of one request.
 const MAX_REQUEST_RANGES: usize = 32;
 const MAX_REQUEST_BLOCKS: u64 = 512;
+
+/// Most blocks that are known of: those of the largest root, and what else fits into 17 MiB of table.
+const MAX_PLACES: usize = (1 << 20) / 8 * 7;
 
 /// Where a block is that may be the one that is wanted.
 #[derive(Clone, Copy)]
@@ -42,8 +46,20 @@ fn prefix(digest: &[u8]) -> u64 {
 }
 
 impl<'a> Known<'a> {
+    /// What is in roots on the disk: where each and its tree are, offset and bytes. One may be written over while this is in
+    /// use: what is gone by then is fetched.
+    pub fn of_roots(disk: &'a dyn Device, roots: &[[(u64, u64); 2]]) -> Self {
+        let mut known = Self::default();
+        for [(root, root_bytes), (tree, tree_bytes)] in roots {
+            let tree = Area::new(disk, *tree, *tree_bytes);
+            let read = known.add_root(&tree, Area::new(disk, *root, *root_bytes));
+            read.unwrap_or_else(|error| log::warn!("read a hash tree on the disk: {error}"));
+        }
+        known
+    }
+
     fn add(&mut self, source: u32, block: u64, digest: &[u8]) {
-        let Ok(block) = u32::try_from(block) else { return };
+        let Some(block) = u32::try_from(block).ok().filter(|_| self.places.len() < MAX_PLACES) else { return };
         self.places.entry(prefix(digest)).or_insert(Place { source, block });
     }
 
@@ -64,7 +80,7 @@ impl<'a> Known<'a> {
         }
         let source = self.add_source(root);
         let Some((first, blocks)) = geometry.levels().first() else { return Ok(()) };
-        self.places.reserve(data_blocks as usize);
+        self.places.reserve((data_blocks as usize).min(MAX_PLACES - self.places.len()));
         let mut block = vec![0; BLOCK_BYTES];
         for index in 0..*blocks {
             tree.read_at(&mut block, (first + index) * BLOCK)?;

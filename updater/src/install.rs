@@ -155,13 +155,7 @@ impl<'a> Installer<'a, '_> {
     }
 
     fn write_root(&self, plan: &Write, root: &Image, progress: Progress) -> Result<()> {
-        let mut known = Known::default();
-        if let Some([(root, root_bytes), (tree, tree_bytes)]) = plan.running {
-            let tree = Area::new(self.disk, tree, tree_bytes);
-            let read = known.add_root(&tree, Area::new(self.disk, root, root_bytes));
-            read.unwrap_or_else(|error| log::warn!("read the running release's hash tree: {error}"));
-        }
-        self.fill(root, &known, plan.resume, "root", progress)
+        self.fill(root, &Known::of_roots(self.disk, &plan.roots), plan.resume, "root", progress)
     }
 
     /// Copies what is there, fetches the rest.

@@ -87,8 +87,9 @@ pub struct Write {
     pub tree_offset: u64,
     /// Partitions that go to another place.
     pub moves: Moves,
-    /// Where the running release's root and tree are, offset and bytes, for what both have in common.
-    pub running: Option<[(u64, u64); 2]>,
+    /// Where roots and their trees are now, offset and bytes of both, for what they have in common with the release: the
+    /// running one, then what the slot still has, until it is written over.
+    pub roots: Vec<[(u64, u64); 2]>,
     /// Whether the slot was being filled with this release before, so that what is in its place stays there.
     pub resume: bool,
     /// UKIs to remove first.
@@ -152,13 +153,13 @@ pub fn decide(facts: &Facts) -> Result<Plan> {
             .map(|label| facts.table.by_name(label).map_or(0, |entry| entry.offset_bytes())),
     };
     let place = |label| facts.table.by_name(label).map(|entry| (entry.offset_bytes(), entry.size_bytes()));
-    let running = place(slot.other().root_label()).zip(place(slot.other().verity_label()));
+    let root_of = |slot: Slot| Some([place(slot.root_label())?, place(slot.verity_label())?]);
     Ok(Plan::Write(Box::new(Write {
         release: facts.release.clone(),
         root_offset: root_place,
         tree_offset: tree_place,
         moves,
-        running: running.map(|(root, tree)| [root, tree]),
+        roots: [slot.other(), slot].into_iter().filter_map(root_of).collect(),
         remove: remove.into_iter().map(|uki| uki.name.clone()).collect(),
         uki_name: UkiName::on_trial(version.clone(), facts.tries),
         resume: facts.resume,

@@ -92,13 +92,7 @@ impl Preview<'_, '_> {
         let bytes = transfer::small(self.mirrors, &write.tree)?;
         let tree = Tree::check(bytes, write.release.root_blocks, &write.release.root_hash, &sha256)
             .map_err(|error| unusable(&write.tree.name, &error))?;
-        let mut known = Known::default();
-        if let Some([(root, root_bytes), (tree, tree_bytes)]) = write.running {
-            let tree = Area::new(self.disk, tree, tree_bytes);
-            let read = known.add_root(&tree, Area::new(self.disk, root, root_bytes));
-            read.unwrap_or_else(|error| log::warn!("read the running release's hash tree: {error}"));
-        }
-        let (mut fetch, mut copy) = known.split(&tree);
+        let (mut fetch, mut copy) = Known::of_roots(self.disk, &write.roots).split(&tree);
         fetch += write.tree.length;
         match &write.uki_blocks {
             None => fetch += write.uki.length,

@@ -317,3 +317,34 @@ fn nothing_is_written_where_nothing_tells_which_slot_runs() {
     assert!(failure.code == ErrorCode::Conflict && failure.message.contains("both slots"), "{failure}");
     assert!(recorder.take_log().is_empty());
 }
+
+#[test]
+fn what_a_failed_release_left_in_the_slot_is_not_fetched_for_the_next_one() {
+    // 1.1.0 was tried and left; 1.2.0 is 1.1.0 with ten blocks mended.
+    let (running, failed) = (make("1.0.0", BLOCKS, 2, |block| block), new_release());
+    let recorder = Recorder::new(image(&running, Some(&failed)));
+    let mended = make("1.2.0", BLOCKS, 2, |block| match block {
+        120..130 => block + 20_000,
+        block if block < 100 => block + 50,
+        block => block + 9000,
+    });
+    let source = Memory::of(&mended);
+    let fetched = install_from(&recorder, &running, &[&source], &mended.release, false).unwrap();
+    let small = (mended.tree.len() + mended.list.len()) as u64;
+    assert_eq!(fetched, 10 * BLOCK + BLOCK + small);
+    assert_eq!(booted(&recorder, &[&running, &mended]), "1.2.0");
+}
+
+#[test]
+fn blocks_that_move_within_the_slot_are_right_or_fetched() {
+    for shift in [-40, -1, 1, 40] {
+        let (running, failed) =
+            (make("1.0.0", BLOCKS, 2, |block| block), make("1.1.0", BLOCKS, 2, |block| block + 9000));
+        let recorder = Recorder::new(image(&running, Some(&failed)));
+        let moved = make("1.2.0", BLOCKS, 2, |block| (block + 9000).wrapping_add_signed(shift));
+        let source = Memory::of(&moved);
+        let fetched = install_from(&recorder, &running, &[&source], &moved.release, false).unwrap();
+        assert!(shift < 0 || fetched < 100 * BLOCK, "towards the front nothing is written over: {fetched}");
+        assert_eq!(booted(&recorder, &[&running, &moved]), "1.2.0");
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use keel_spec::api::ErrorCode;
 use keel_spec::blocks::{self, BlockList};
-use keel_spec::disk::{ESP_LABEL, Slot};
+use keel_spec::disk::{ESP_LABEL, MAX_TREE_BYTES, Slot};
 use keel_spec::gpt::Table;
 use keel_spec::release::{ReleaseFile, Version};
 use keel_spec::tuf::TargetFile;
@@ -18,7 +18,7 @@ use crate::blocks::{CHUNK_BLOCKS, sha256};
 use crate::disk::{self, Device};
 use crate::esp::Esp;
 use crate::failure::{Failure, Result};
-use crate::plan::{MAX_TREE_BYTES, Target};
+use crate::plan::Target;
 use crate::tuf::keys::to_hex;
 
 /// What runs, and who vouches for it.
