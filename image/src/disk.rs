@@ -10,6 +10,7 @@ use keel_spec::disk::{ESP_LABEL, Identity, STATE_LABEL, Sizes, Slot, new_table};
 use keel_spec::gpt::{Entry, Guid, SECTOR_BYTES};
 use keel_spec::paths::MACHINE_CONFIG;
 use keel_spec::release::{Release, ReleaseFile, UkiName};
+use keel_spec::verity::BLOCK_BYTES;
 
 use crate::esp::{self, EspError};
 use crate::files::{self, FileError, at};
@@ -69,10 +70,12 @@ pub fn make(order: &Order, out: &Path) -> Result<(), DiskError> {
     let file_of = |file: ReleaseFile| order.release.join(file.target_name(&release.profile, &release.version));
 
     steps.begin("partition table");
-    let table = new_table(&identity(&release), &Sizes::CLOUD, &release.root_hash);
+    let root_bytes = release.root_blocks.saturating_mul(BLOCK_BYTES as u64);
+    let sizes = Sizes::CLOUD.holding(root_bytes, release.tree_bytes, release.uki_bytes);
+    let table = new_table(&identity(&release), &sizes, &release.root_hash);
     let image = File::create(&temporary).map_err(at("create", &temporary))?;
-    let sizes = image.set_len(table.sectors * SECTOR_BYTES as u64);
-    sizes.map_err(at("size", &temporary))?;
+    let sized = image.set_len(table.sectors * SECTOR_BYTES as u64);
+    sized.map_err(at("size", &temporary))?;
     image.write_all_at(&table.primary(), 0).map_err(at("write", &temporary))?;
     let backup_at = table.backup_lba() * SECTOR_BYTES as u64;
     image.write_all_at(&table.backup(), backup_at).map_err(at("write", &temporary))?;

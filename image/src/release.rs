@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use keel_spec::blocks::BlockList;
 use keel_spec::cmdline::BootParameters;
-use keel_spec::disk::Sizes;
+use keel_spec::disk::{MAX_TREE_BYTES, Sizes};
 use keel_spec::release::{Release, ReleaseFile, Version};
 use keel_spec::verity::BLOCK_BYTES;
 
@@ -37,15 +37,13 @@ pub enum ReleaseError {
     /// The UKI can't be made.
     #[error(transparent)]
     Uki(#[from] UkiError),
-    /// The root doesn't fit into its partition.
-    #[error("{what} of the release has {bytes} bytes, but its partition only {room}")]
+    /// The root is larger than hosts can handle.
+    #[error(
+        "the hash tree of the root has {bytes} bytes, but hosts handle no more than {MAX_TREE_BYTES}: make the root smaller"
+    )]
     TooLarge {
-        /// Root or hash tree.
-        what: &'static str,
-        /// Its bytes.
+        /// Bytes of the tree.
         bytes: u64,
-        /// Bytes of the partition.
-        room: u64,
     },
     /// The release in a folder can't be understood.
     #[error("cannot understand the release description {}", .0.display())]
@@ -117,8 +115,8 @@ pub fn make(order: &Order, out: &Path) -> Result<Release, ReleaseError> {
 
     steps.begin("hash tree");
     let (root_hash, root_blocks) = tree::make(&file(ReleaseFile::Root), &file(ReleaseFile::Tree))?;
-    fits("root", root_blocks * BLOCK_BYTES as u64, Sizes::CLOUD.root_bytes)?;
-    fits("hash tree", size(&file(ReleaseFile::Tree))?, Sizes::CLOUD.verity_bytes)?;
+    let tree_bytes = size(&file(ReleaseFile::Tree))?;
+    fits(root_blocks * BLOCK_BYTES as u64, tree_bytes)?;
 
     steps.begin("unified kernel image");
     let staged = work.join("initrd");
@@ -149,7 +147,7 @@ pub fn make(order: &Order, out: &Path) -> Result<Release, ReleaseError> {
         built_unix_s: order.built_unix_s,
         root_hash,
         root_blocks,
-        tree_bytes: size(&file(ReleaseFile::Tree))?,
+        tree_bytes,
         uki_bytes: size(&file(ReleaseFile::Uki))?,
         uki_blocks_bytes: Some(list.len() as u64),
         follows_at_least: order.follows_at_least.clone(),
@@ -179,8 +177,18 @@ pub fn read(folder: &Path) -> Result<(Release, PathBuf), ReleaseError> {
     Ok((release.map_err(|error| ReleaseError::Description(path.clone(), error))?, path.clone()))
 }
 
-fn fits(what: &'static str, bytes: u64, room: u64) -> Result<(), ReleaseError> {
-    if bytes > room { Err(ReleaseError::TooLarge { what, bytes, room }) } else { Ok(()) }
+/// Whether hosts can handle it, and whether they need free space on the disk for it.
+fn fits(root_bytes: u64, tree_bytes: u64) -> Result<(), ReleaseError> {
+    if tree_bytes > MAX_TREE_BYTES {
+        return Err(ReleaseError::TooLarge { bytes: tree_bytes });
+    }
+    if root_bytes > Sizes::CLOUD.root_bytes {
+        let (root_mib, slot_mib) = (root_bytes >> 20, Sizes::CLOUD.root_bytes >> 20);
+        log::warn!(
+            "a root of {root_mib} MiB: hosts whose slots have {slot_mib} MiB need free space on the disk for it"
+        );
+    }
+    Ok(())
 }
 
 fn size(path: &Path) -> Result<u64, FileError> {

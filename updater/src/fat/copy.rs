@@ -84,6 +84,8 @@ fn walk(volume: &Volume) -> Result<Vec<Node>, FatError> {
     let label = volume.content(&clusters)?.label();
     let set = label.into_iter().collect();
     let mut nodes = vec![Node { parent: 0, depth: 0, is_folder: true, set, clusters, length: 0 }];
+    // Twice: a file may have two names. More is in several files, which can't be.
+    let mut left = 2 * volume.layout.clusters as usize;
     let mut at = 0;
     while at < nodes.len() {
         if nodes[at].is_folder {
@@ -103,6 +105,8 @@ fn walk(volume: &Volume) -> Result<Vec<Node>, FatError> {
                 if clusters.len() as u64 * volume.layout.cluster_bytes() < u64::from(entry.length) {
                     return Err(FatError::Damaged(format!("{} is longer than its clusters", entry.name)));
                 }
+                let in_two = || FatError::Damaged(format!("clusters of {} are in other files, too", entry.name));
+                left = left.checked_sub(clusters.len()).ok_or_else(in_two)?;
                 let length = entry.length.into();
                 nodes.push(Node { parent: at, depth, is_folder: entry.is_folder, set, clusters, length });
             }

@@ -150,6 +150,65 @@ fn what_does_not_fit_or_leads_in_circles_is_refused() {
 }
 
 #[test]
+fn whatever_is_changed_on_the_old_volume_it_is_copied_as_it_is_read_or_refused() {
+    let device = disk(512, OLD_BYTES + 60 * MIB);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |limit: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % limit as u64) as usize
+    };
+    let original = device.bytes()[..OLD_BYTES as usize].to_vec();
+    let layout = Layout::read(original[..SECTOR].try_into().unwrap(), OLD_BYTES).unwrap();
+    let root = layout.cluster_offset(layout.root) as usize;
+    let (mut copies, mut refusals) = (0, 0);
+    for round in 0..150 {
+        // The boot sector, the part of the table that is in use, the folders at the beginning.
+        let (start, length) = [(0, 90), (layout.tables[0] as usize * SECTOR, 400), (root, 6000)][round % 3];
+        let places: Vec<usize> = (0..1 + below(3)).map(|_| start + below(length)).collect();
+        for place in &places {
+            let value = [0, 0xff, 1 << below(8), below(256) as u8][below(4)];
+            device.write_at(&[value], *place as u64).unwrap();
+        }
+        match copied(&device, 60 * MIB) {
+            Ok(()) => copies += 1,
+            Err(_) => refusals += 1,
+        }
+        places.iter().for_each(|place| device.write_at(&original[*place..=*place], *place as u64).unwrap());
+    }
+    assert!(copies > 20 && refusals > 20, "{copies} {refusals}");
+}
+
+#[test]
+fn many_files_on_the_same_clusters_are_refused() {
+    let device = disk(512, OLD_BYTES + 60 * MIB);
+    let mut old = Volume::open(Area::new(&device, 0, OLD_BYTES), "EFI/Linux").unwrap();
+    old.create("large.efi", 20 * MIB).unwrap();
+    (0..8).for_each(|number| drop(old.create(&format!("{number}.efi"), 100 + number).unwrap()));
+    let find =
+        |at: u32, name: &str| old.content(&old.table.chain(&old.layout, at).unwrap()).unwrap().find(name).unwrap();
+    let linux = find(find(old.layout.root, "EFI").cluster, "Linux").cluster;
+    let large = find(linux, "large.efi");
+    // The small ones get the clusters of the large one, and nearly its length.
+    let folder = old.piece(&old.table.chain(&old.layout, linux).unwrap());
+    let mut bytes = vec![0; folder.length() as usize];
+    folder.read_at(&mut bytes, 0).unwrap();
+    for entry in bytes.chunks_mut(ENTRY) {
+        let length = u32::from_le_bytes([entry[28], entry[29], entry[30], entry[31]]);
+        if entry[11] == 0x20 && (100..108).contains(&length) {
+            let mut short: [u8; ENTRY] = (&*entry).try_into().unwrap();
+            put_cluster(&mut short, large.cluster);
+            short[28..].copy_from_slice(&(large.length - length).to_le_bytes());
+            entry.copy_from_slice(&short);
+        }
+    }
+    folder.write_at(&bytes, 0).unwrap();
+    let error = copied(&device, 60 * MIB).unwrap_err();
+    assert!(error.to_string().contains("are in other files"), "{error}");
+}
+
+#[test]
 fn a_disk_that_loses_writes_is_found_out() {
     struct Losing(MemoryDevice);
     impl Device for Losing {
