@@ -145,6 +145,18 @@ fn bundles_are_found_on_disks_of_every_kind() {
 }
 
 #[test]
+fn names_that_would_move_a_terminals_cursor_are_shown_without_that() {
+    let content = small("1.1.0");
+    let mut files = volume(&[("abcdefghijkl.bundle", &content)]);
+    let units: Vec<u8> = "fgh".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    // In the entry of a long name there are two bytes more after the fifth unit; these are after it.
+    let at = files.windows(units.len()).position(|window| window == units).unwrap();
+    files[at + 2] = 0x1b;
+    let stick = Stick::new("sdb", &[(0, &files)], VOLUME_BYTES);
+    assert_eq!(names(&stick.look()), [("sdb/abcdef?hijkl.bundle", content.len() as u64)]);
+}
+
+#[test]
 fn where_nothing_is_found_it_is_said_where_it_was_looked_for() {
     let refused = |stick: &Stick, name: &str| {
         let failure = stick.look().the_one(name).map(|_| ()).unwrap_err();

@@ -19,6 +19,7 @@ pub const TARGETS: [Target; 3] = [
 ];
 
 const LENGTH: u64 = 100_000;
+const HOW_MANY: [&str; 3] = ["no", "one", "several"];
 
 fn request_seeds() -> Vec<Vec<u8>> {
     [
@@ -32,7 +33,7 @@ fn request_seeds() -> Vec<Vec<u8>> {
 
 fn peer_request(bytes: &[u8]) -> String {
     match request::parse(bytes) {
-        Err(refused) => format!("{}", refused.0),
+        Err(refused) => refused.1.into(),
         Ok(None) => {
             assert!(bytes.len() < MAX_HEAD_BYTES + 2, "a head without an end is waited for");
             "more".into()
@@ -50,9 +51,9 @@ fn peer_request(bytes: &[u8]) -> String {
             }
             assert!(sum <= LENGTH && answer.head.matches("\r\n\r\n").count() == 1, "one head, one file at most");
             match part {
-                Part::Whole => "whole".into(),
-                Part::Beyond => "beyond".into(),
-                Part::Ranges(ranges) => format!("{} ranges", ranges.len().min(3)),
+                Part::Whole => "accepted, whole".into(),
+                Part::Beyond => "accepted, beyond".into(),
+                Part::Ranges(ranges) => format!("accepted, {} ranges", HOW_MANY[ranges.len().min(2)]),
             }
         }
     }
@@ -128,7 +129,7 @@ fn volume(bytes: &[u8]) -> String {
         Err(error) => return error.to_string().chars().take(40).collect(),
     };
     let Ok(files) = volume.files() else { return "no files".into() };
-    let mut opened = 0;
+    let mut opened = 0_usize;
     for file in files.iter().take(20) {
         let Ok(area) = volume.file(&file.name) else { continue };
         opened += 1;
@@ -140,7 +141,7 @@ fn volume(bytes: &[u8]) -> String {
             area.read_at(&mut last, area.length() - 1).unwrap_or_else(|error| panic!("read a file's end: {error}"));
         }
     }
-    format!("{} files, {opened} open", files.len().min(3))
+    format!("accepted, {} files, {} open", HOW_MANY[files.len().min(2)], HOW_MANY[opened.min(2)])
 }
 
 fn table_seeds() -> Vec<Vec<u8>> {

@@ -20,6 +20,11 @@ const SUFFIX: &str = ".bundle";
 /// A file's bytes, or why they can't be had.
 type Opened<'a> = Result<Area<'a>, FatError>;
 
+/// Text from a disk as a terminal may show it.
+fn plain(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+}
+
 struct Look<'a> {
     device: &'a dyn Device,
     path: &'a Path,
@@ -47,7 +52,7 @@ pub fn disk(device: &dyn Device, path: &Path, name: &str, findings: &mut Finding
 
 impl Look<'_> {
     fn note(&mut self, name: &str, found: &str) {
-        self.findings.looked.push(PluggedPlace { name: name.to_owned(), found: found.to_owned() });
+        self.findings.looked.push(PluggedPlace { name: plain(name), found: plain(found) });
     }
 
     fn stretch(&mut self, name: &str, stretch: &Stretch) {
@@ -86,14 +91,14 @@ impl Look<'_> {
     /// Takes a bundle in, if it is one as far as its headers go.
     fn bundle(&mut self, name: &str, pieces: Vec<(u64, u64)>, size: Option<u64>) {
         let file = match File::open(self.path) {
-            Ok(file) => LocalFile::in_pieces(file, name.to_owned(), &pieces),
+            Ok(file) => LocalFile::in_pieces(file, plain(name), &pieces),
             Err(error) => return self.note(name, &format!("can't be opened: {}", chain(&error))),
         };
         match Bundle::open(&file, "", size) {
             Ok(bundle) => {
                 let size_bytes = bundle.size();
-                let (version, profile) = (bundle.info.version, bundle.info.profile);
-                let bundle = PluggedBundle { name: name.to_owned(), version, profile, size_bytes };
+                let (version, profile) = (bundle.info.version, plain(&bundle.info.profile));
+                let bundle = PluggedBundle { name: plain(name), version, profile, size_bytes };
                 self.findings.bundles.push(Found { disk: self.path.to_owned(), bundle, pieces, size });
             }
             Err(failure) => self.note(name, &failure.message),
