@@ -4,6 +4,7 @@
 //! - [`earlier`]: an earlier build, from which updates are measured
 //! - [`engines`]: Keel's engine beside Docker's and Podman's
 //! - [`fuzz`]: parsers on changed inputs
+//! - [`limits`]: what engines withstand: the end of their daemon, and many containers
 //! - [`memory`]: what the host programs hold, and the smallest guest that works
 //! - [`oci`]: a container's life by our OCI runtime, beside crun's and runc's
 //! - [`outage`]: how long an update keeps a container's service away
@@ -17,6 +18,7 @@ pub mod boot;
 pub mod earlier;
 pub mod engines;
 pub mod fuzz;
+pub mod limits;
 pub mod memory;
 pub mod oci;
 pub mod outage;
@@ -138,8 +140,8 @@ pub const MEASUREMENTS: &[Measurement] = &[
     },
     Measurement { keys: &["container_overhead_kib", "ps_500_ms", "api_calls_per_s"], run: engines::crowds },
     Measurement { keys: &["engine_vs_oci"], run: engines::beside_oci },
-    Measurement { keys: &["engine_back_ms"], run: engines::back },
-    Measurement { keys: &["containers_in_2gib"], run: engines::many },
+    Measurement { keys: &["engine_back_ms"], run: limits::back },
+    Measurement { keys: &["containers_in_2gib"], run: limits::many },
     Measurement {
         keys: &[
             "pull_vs_best",

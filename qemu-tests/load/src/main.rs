@@ -30,7 +30,8 @@ usage: keel-load VERB --socket PATH [OPTION]...
   exec               `true` in a container that runs, --rounds N times
   idle --count N     starts N containers that sleep, and says what each costs the machine
   list --count N     makes N containers, and says how long a list of them and a look at one take, --rounds N times
-  back --pid N       kills process N and waits until the engine answers again
+  back --pid N       with --count containers running, kills process N (or the one called --process P), and waits until the
+                     engine answers again (--seconds N)
   pull --process P   pulls an image; P is the name of the engine's processes
   forget             removes an image, if it is there
 

@@ -59,16 +59,24 @@ fn check(told: &[u8]) -> Result<()> {
 }
 
 /// The processes of an engine.
-struct Engine(Vec<PathBuf>);
+pub struct Engine(Vec<PathBuf>);
 
 impl Engine {
-    fn find(name: &str) -> Result<Self> {
+    /// Those of this name.
+    pub fn find(name: &str) -> Result<Self> {
         let folders = fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
         let found: Vec<_> = folders
             .filter(|folder| fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm.trim_end() == name))
             .collect();
         ensure!(!found.is_empty(), "no process is called {name:?}");
         Ok(Self(found))
+    }
+
+    /// The process ID, if there is one process alone.
+    pub fn pid(&self) -> Result<i32> {
+        let [only] = self.0.as_slice() else { bail!("{} processes have that name", self.0.len()) };
+        let name = only.file_name().and_then(|name| name.to_str()).context("a process's folder")?;
+        Ok(name.parse()?)
     }
 
     /// Begins the peak of resident memory anew (proc(5), `clear_refs`).

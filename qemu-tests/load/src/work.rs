@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::clock::{Stretch, available_kib, processes};
-use crate::pull::{forget, pull};
+use crate::pull::{Engine, forget, pull};
 
 /// What containers that sleep run; found again by this command line.
 const SLEEP: [&str; 2] = ["sleep", "987654"];
 /// Between two looks whether an engine answers.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long a killed engine may stay away.
-const BACK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Longest wait for an engine's helpers to end.
+const HELPERS_LIMIT: Duration = Duration::from_secs(60);
 
 /// How much of it.
 pub struct Order {
@@ -121,13 +122,8 @@ fn exec(client: &Client, order: &Order) -> Result<Value> {
 fn idle(client: &Client, order: &Order) -> Result<Value> {
     run(client, order).context("the container that isn't counted")?;
     let before = available_kib()?;
-    let mut ids = Vec::new();
     let whole = Stretch::begin()?;
-    for _ in 0..order.count {
-        let id = client.create(&order.image, &order.network, &SLEEP)?;
-        client.start(&id)?;
-        ids.push(id);
-    }
+    let ids = sleepers(client, order)?;
     let length = whole.end()?;
     let (count, own_kib) = processes(&SLEEP)?;
     ensure!(count == ids.len(), "{count} of {} containers run", ids.len());
@@ -141,8 +137,17 @@ fn idle(client: &Client, order: &Order) -> Result<Value> {
     }
     let each = |all: f64| all / f64::from(order.count);
     Ok(json!({
-        "count": count, "overheadKib": each(used_kib - own_kib), "ownKib": each(own_kib), "startMs": each(length.wall_ms),
+        "count": count, "availableKib": before, "overheadKib": each(used_kib - own_kib), "ownKib": each(own_kib), "startMs": each(length.wall_ms),
     }))
+}
+
+/// Starts containers that sleep; their IDs.
+fn sleepers(client: &Client, order: &Order) -> Result<Vec<String>> {
+    let one = |_| {
+        let id = client.create(&order.image, &order.network, &SLEEP)?;
+        client.start(&id).map(|()| id)
+    };
+    (0..order.count).map(one).collect()
 }
 
 /// Containers that never ran are listed, and one of them is looked at.
@@ -165,11 +170,30 @@ fn list(client: &Client, order: &Order) -> Result<Value> {
     Ok(json!({ "list": list, "look": look }))
 }
 
+/// The one process of a name. Helpers of an engine that have its name, as Podman's for a container's end, leave soon.
+fn only(name: &str) -> Result<i32> {
+    let begun = Instant::now();
+    loop {
+        match Engine::find(name).and_then(|engine| engine.pid()) {
+            Err(_) if begun.elapsed() < HELPERS_LIMIT => std::thread::sleep(PAUSE),
+            found => return found,
+        }
+    }
+}
+
 fn back(client: &Client, order: &Order) -> Result<Value> {
-    let pid = Pid::from_raw(order.pid).filter(|_| order.pid > 1).context("--pid is no process ID")?;
-    kill_process(pid, Signal::KILL).with_context(|| format!("kill process {}", order.pid))?;
+    let number = if order.process.is_empty() { order.pid } else { only(&order.process)? };
+    let pid = Pid::from_raw(number).filter(|_| number > 1).context("--pid is no process ID")?;
+    let ids = sleepers(client, order)?;
+    kill_process(pid, Signal::KILL).with_context(|| format!("kill process {number}"))?;
     let whole = Stretch::begin()?;
-    ready(client, BACK_LIMIT)?;
+    ready(client, Duration::from_secs(order.seconds))?;
     let length = whole.end()?;
+    // All of them have outlived it.
+    for id in &ids {
+        let state = client.json("GET", &format!("/v1.40/containers/{id}/json"), None)?;
+        ensure!(state["State"]["Running"] == true, "container {id} ended with the engine: {}", state["State"]);
+        client.remove(id)?;
+    }
     Ok(json!({ "wallMs": length.wall_ms, "busyMs": length.busy_ms }))
 }

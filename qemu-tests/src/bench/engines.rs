@@ -30,35 +30,45 @@ const UNREAD: [&str; 5] =
 /// The peers' image and container.
 const PEERS: &str = "peers";
 /// MiB of the guest's memory.
-const MEMORY_MIB: u32 = 2048;
+pub(super) const MEMORY_MIB: u32 = 2048;
 /// Measured in turn this often.
-const BATCHES: usize = 5;
+pub(super) const BATCHES: usize = 5;
 /// Rounds of each turn.
 const ROUNDS: &str = "4";
 /// Containers that are left to sleep.
 const IDLE: &str = "50";
-/// Containers that should fit into 2 GiB.
-const MANY: &str = "1000";
 /// Containers in a list.
 const LISTED: &str = "500";
 /// Calls that are timed.
 const CALLS: &str = "50";
+/// The same of Podman, whose list takes it many seconds in such a guest.
+const FEW_CALLS: &str = "3";
 /// The engines: name, and socket as the client's container has it.
 pub(super) const ENGINES: [(&str, &str); 3] =
     [("keel", "/keel.sock"), ("docker", "/sockets/docker.sock"), ("podman", "/sockets/podman.sock")];
 
+/// Those beside which Keel's is measured.
+pub(super) const PEER_ENGINES: [&str; 2] = ["docker", "podman"];
+
 /// Podman's list of registries: one on loopback is spoken to without TLS, as Docker does by itself.
 const REGISTRIES: &str = "[[registry]]\nlocation = \"127.0.0.1:5000\"\ninsecure = true\n";
 
-/// Starts both daemons. Processes of the control group's root go into one below it first, or no controller could be
-/// handed on (cgroup v2, "no internal processes").
+/// Starts those daemons that `ENGINES` names, and again whenever one ends: at once if it was killed. Processes of the control
+/// group's root go into one below it first, or no controller could be handed on (cgroup v2, "no internal processes").
 const START: &str = "\
+trap exit TERM
+again() { while :; do \"$@\" & wait $! || [ $? -gt 128 ] || busybox sleep 1; done; }
+serve_podman() {
+    busybox rm -f /sockets/podman.sock
+    exec podman --root /data/podman system service --time=0 unix:///sockets/podman.sock
+}
+serve_docker() { exec dockerd $DOCKERD_OPTIONS --data-root /data/docker -H unix:///sockets/docker.sock; }
 mkdir -p /sys/fs/cgroup/daemons /run/lock /var/run /tmp
 for pid in $(cat /sys/fs/cgroup/cgroup.procs); do echo $pid >/sys/fs/cgroup/daemons/cgroup.procs; done
 for name in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$name >/sys/fs/cgroup/cgroup.subtree_control; done
 /usr/sbin/modprobe -a xt_MASQUERADE xt_addrtype xt_conntrack xt_comment nft_compat
-podman --root /data/podman system service --time=0 unix:///sockets/podman.sock &
-exec dockerd $DOCKERD_OPTIONS --data-root /data/docker -H unix:///sockets/docker.sock
+for engine in $ENGINES; do again serve_$engine & done
+wait
 ";
 
 /// Times of `run` and `exec`.
@@ -85,7 +95,8 @@ pub fn crowds(build: &Build) -> Result<Vec<Figure>> {
     }
     let (mut lists, mut looks): (Samples, Samples) = (Vec::new(), Vec::new());
     for (name, socket) in ENGINES {
-        let words = ["list", "--socket", socket, "--count", LISTED, "--network", "none", "--rounds", CALLS];
+        let rounds = if name == "podman" { FEW_CALLS } else { CALLS };
+        let words = ["list", "--socket", socket, "--count", LISTED, "--network", "none", "--rounds", rounds];
         let Some(document) = of_engine(name, guest.load(&words))? else { continue };
         let of = |what: &str| -> Result<Vec<f64>> {
             let times = document[what]["wallMs"].as_array().with_context(|| format!("{what} of {name}"))?;
@@ -96,7 +107,9 @@ pub fn crowds(build: &Build) -> Result<Vec<Figure>> {
         looks.push((name, of("look")?.into_iter().map(|ms| 1000.0 / ms).collect()));
     }
     guest.off()?;
-    let how = format!("a list of {LISTED} containers, a connection each; guest's clock");
+    let how = format!(
+        "a list of {LISTED} containers that never ran, a connection each, {CALLS} times ({FEW_CALLS} of Podman's); guest's clock"
+    );
     let rate = "looks at one among them (`inspect`), one after the other, a connection each";
     Ok(vec![
         overhead(&idle)?,
@@ -109,7 +122,7 @@ pub fn crowds(build: &Build) -> Result<Vec<Figure>> {
 fn beside(key: &'static str, unit: &'static str, how: &str, all: &Samples) -> Option<Figure> {
     let ours = times(all, "keel");
     let mut figure = (!ours.is_empty()).then(|| Figure::new(key, unit, None, how, ours.to_vec()))?;
-    let peers = ["docker", "podman"].into_iter().filter(|peer| !times(all, peer).is_empty());
+    let peers = PEER_ENGINES.into_iter().filter(|peer| !times(all, peer).is_empty());
     figure.peers = peers.map(|peer| (peer.to_owned(), median(times(all, peer)))).collect();
     Some(figure)
 }
@@ -132,32 +145,13 @@ pub fn beside_oci(build: &Build) -> Result<Vec<Figure>> {
     Ok(vec![Figure::new("engine_vs_oci", "", Some(1.5), how, samples)])
 }
 
-/// How soon the API answers after the runtime was killed.
-pub fn back(build: &Build) -> Result<Vec<Figure>> {
-    let guest = Guest::start_alone(build, "bench-back")?;
-    let figure = guest.back()?;
-    guest.off()?;
-    Ok(vec![figure])
-}
-
-/// How many idle containers fit into 2 GiB; none fit that don't answer.
-pub fn many(build: &Build) -> Result<Vec<Figure>> {
-    let guest = Guest::start_alone(build, "bench-many")?;
-    let document = guest.load(&["idle", "--socket", "/keel.sock", "--count", MANY, "--network", "none"])?;
-    let count = document["count"].as_f64().context("count")?;
-    guest.off()?;
-    let how = format!(
-        "containers of `sleep` started in a guest of {MEMORY_MIB} MiB until {MANY} ran, `exec` of `true` answered in each; \
-         {:.0} KiB each beside their own processes",
-        document["overheadKib"].as_f64().unwrap_or(f64::NAN)
-    );
-    let mut figure = Figure::new("containers_in_2gib", "", Some(1000.0), &how, vec![count]);
-    figure.at_least = true;
-    Ok(vec![figure])
+/// A peer's socket as the client's container has it.
+pub(super) fn socket(peer: &str) -> String {
+    format!("/sockets/{peer}.sock")
 }
 
 /// What was measured of an engine. A peer that can't be measured is absent, with the reason said; ours must work.
-fn of_engine(name: &str, measured: Result<Value>) -> Result<Option<Value>> {
+pub(super) fn of_engine(name: &str, measured: Result<Value>) -> Result<Option<Value>> {
     match measured {
         Err(error) if name != "keel" => {
             eprintln!("{name} is left out: {error:#}");
@@ -225,13 +219,21 @@ pub(super) struct Guest {
 impl Guest {
     /// With both peers, which answer.
     fn start(build: &Build, name: &str, clock: Clock) -> Result<Self> {
-        let guest = Self::prepare(build, name, clock, &packages(build)?, "", &[])?;
-        guest.start_peers("default", "")?;
-        for (name, socket) in ENGINES.iter().skip(1) {
-            let loaded = guest.load(&["load", "--socket", socket, "--file", "/web.tar"]);
-            of_engine(name, loaded.with_context(|| guest.peers_log()))?;
-        }
+        let guest = Self::start_for_peers(build, name, clock)?;
+        guest.start_peers("default", "", &PEER_ENGINES)?;
+        PEER_ENGINES.iter().try_for_each(|peer| guest.give_image(peer))?;
         Ok(guest)
+    }
+
+    /// With both peers installed, none of which has been started.
+    pub(super) fn start_for_peers(build: &Build, name: &str, clock: Clock) -> Result<Self> {
+        Self::prepare(build, name, clock, &packages(build)?, "", &[])
+    }
+
+    /// Loads the containers' image into a peer.
+    pub(super) fn give_image(&self, peer: &str) -> Result<()> {
+        let loaded = self.load(&["load", "--socket", &socket(peer), "--file", "/web.tar"]);
+        of_engine(peer, loaded.with_context(|| self.peers_log())).map(drop)
     }
 
     /// The engines' times of a verb, measured in turn. One that fails takes no further turn.
@@ -260,25 +262,32 @@ impl Guest {
     pub(super) fn start_beside(build: &Build, name: &str, config: &str, images: &[PathBuf]) -> Result<Self> {
         let guest = Self::prepare(build, name, Clock::Instructions, &packages(build)?, config, images)?;
         // The host's network has a firewall of its own.
-        guest.start_peers("host", "--iptables=false --bridge=none")?;
+        guest.start_peers("host", "--iptables=false --bridge=none", &PEER_ENGINES)?;
         Ok(guest)
     }
 
-    /// Starts both, and waits until they answer.
-    fn start_peers(&self, network: &str, dockerd_options: &str) -> Result<()> {
+    /// Starts these peers, and waits until they answer.
+    pub(super) fn start_peers(&self, network: &str, dockerd_options: &str, peers: &[&str]) -> Result<()> {
         let (network, options) = (format!("--network={network}"), format!("DOCKERD_OPTIONS={dockerd_options}"));
-        let run = ["run", "-d", "--name", PEERS, "--privileged", &network, "-e", &options];
+        let engines = format!("ENGINES={}", peers.join(" "));
+        let run = ["run", "-d", "--name", PEERS, "--privileged", &network, "-e", &options, "-e", &engines];
         let mounts = ["-v", "sockets:/sockets", "-v", "data:/data", "-v", "/usr/lib/modules:/usr/lib/modules:ro"];
         let command = ["peers:1", "/usr/bin/busybox", "sh", "-c", START];
         self.host.docker_ok(&[&run[..], &mounts, &command].concat())?;
-        for (_, socket) in ENGINES.iter().skip(1) {
-            self.load(&["ready", "--socket", socket, "--seconds", "300"]).with_context(|| self.peers_log())?;
+        for peer in peers {
+            let words = ["ready", "--socket", &socket(peer), "--seconds", "300"];
+            self.load(&words).with_context(|| self.peers_log())?;
         }
         Ok(())
     }
 
+    /// Ends the peers, with all that they run.
+    pub(super) fn end_peers(&self) -> Result<()> {
+        self.host.docker_ok(&["rm", "-f", PEERS]).map(drop)
+    }
+
     /// With the client alone.
-    fn start_alone(build: &Build, name: &str) -> Result<Self> {
+    pub(super) fn start_alone(build: &Build, name: &str) -> Result<Self> {
         Self::prepare(build, name, Clock::Instructions, &[], "", &[])
     }
 
@@ -326,39 +335,9 @@ impl Guest {
     }
 
     /// What a container said last on its standard error.
-    fn log_of(&self, container: &str) -> String {
+    pub(super) fn log_of(&self, container: &str) -> String {
         let shown = self.host.docker(&["logs", "--tail", "40", container]).output();
         shown.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-
-    /// Milliseconds until the killed runtime answers again. The client runs detached: its own stream would break.
-    fn back(&self) -> Result<Figure> {
-        let mut samples = Vec::new();
-        for _ in 0..BATCHES {
-            let services = self.host.keelctl_json(&["services"])?;
-            let runtime = services.as_array().into_iter().flatten().find(|service| service["name"] == "runtime");
-            let pid = runtime.and_then(|service| service["pid"].as_u64()).context("pid of the runtime")?.to_string();
-            // One that has just been started again waits a little before the next time.
-            std::thread::sleep(Duration::from_secs(11));
-            let mut words: Vec<&str> = CLIENT.iter().copied().filter(|word| *word != "--rm").collect();
-            words.splice(1..1, ["-d", "--name", "back"]);
-            words.extend(["back", "--socket", "/keel.sock", "--pid", &pid]);
-            // The answer to this very call may be lost.
-            let _ = self.host.docker(&words).output();
-            self.host.wait_health(&self.machine, "good", Duration::from_secs(120))?;
-            self.host.docker_ok(&["wait", "back"])?;
-            let text = self.host.docker_ok(&["logs", "back"])?;
-            let document: Value = serde_json::from_str(&text).with_context(|| {
-                let errors = self.log_of("back");
-                format!("keel-load printed {text:?} and {errors:?}")
-            })?;
-            eprintln!("back: {document}");
-            samples.push(document["busyMs"].as_f64().context("busyMs")?);
-            self.host.docker_ok(&["rm", "back"])?;
-        }
-        let how =
-            "the runtime killed with containers running, until its API answers a call that waits; busy guest time";
-        Ok(Figure::new("engine_back_ms", "ms", Some(300.0), how, samples))
     }
 
     pub(super) fn off(mut self) -> Result<()> {
@@ -368,7 +347,7 @@ impl Guest {
 }
 
 /// A container of the client's.
-const CLIENT: [&str; 11] = [
+pub(super) const CLIENT: [&str; 11] = [
     "run",
     "--rm",
     "--privileged",
