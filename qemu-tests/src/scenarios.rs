@@ -6,6 +6,7 @@ mod bad_input;
 mod boot;
 mod containers;
 mod earlier;
+mod enlarge;
 mod fallback;
 mod fixture;
 mod kexec;
@@ -96,6 +97,9 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "stick-and-peer",
         about: "an update from a disk that is plugged in; the host then serves another one its release",
         run: peer::stick_and_peer,
+        name: "enlarge",
+        about: "releases too large for slots and EFI system partition: these move to larger places, and all else is as it was",
+        run: enlarge::both_slots_and_esp,
     },
     Scenario {
         name: "kexec",
