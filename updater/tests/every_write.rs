@@ -203,7 +203,7 @@ fn enlarged(all: &Releases, before: &[u8]) -> Found {
         if moved.len() == 3 {
             assert_eq!(
                 between_tables(&log).count(),
-                6,
+                3,
                 "the esp moves, the slot is erased and moves, the slot is named"
             );
             found.add(cut_and_again(&all, before, &source, between_tables(&log)));
