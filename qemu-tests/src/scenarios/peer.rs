@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use keel_spec::gpt::SECTOR_BYTES;
 
 use super::fixture::{BOOT_LIMIT, Fixture, Variant};
@@ -49,14 +49,14 @@ pub(super) fn stick_and_peer(build: &Build) -> Result<()> {
     trial_is_over(&host)?;
 
     let port = machine.port(PEER_PORT)?;
-    same_files(&fixture, port)?;
+    same_files(&fixture, &host, port)?;
     let peer = format!("http://{WORKSTATION_IN_GUEST}:{port}");
     second.config = config.replace("[update]\n", &format!("[update]\nmirrors = [\"{peer}\"]\n"));
     from_the_peer(&fixture, &second, &host)
 }
 
 /// All files of the release come from the host just as they are in the repository, and nothing else does.
-fn same_files(fixture: &Fixture, port: u16) -> Result<()> {
+fn same_files(fixture: &Fixture, host: &Host, port: u16) -> Result<()> {
     let targets = fixture.dir.join("repository/targets");
     let mut compared = 0;
     for entry in std::fs::read_dir(&targets)? {
@@ -68,7 +68,12 @@ fn same_files(fixture: &Fixture, port: u16) -> Result<()> {
         write!(stream, "GET /targets/{name} HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n\r\n")?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
-        ensure!(answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(&there), "{name} isn't as in the repository");
+        let same = answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(&there);
+        if !same {
+            let head = String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned();
+            let log = host.keelctl_ok(&["logs", "updater"])?;
+            bail!("{name} isn't as in the repository: {} bytes, {head:?}; the updater's log:\n{log}", answer.len());
+        }
         compared += 1;
     }
     ensure!(compared == 5, "the repository has {compared} files of the release");

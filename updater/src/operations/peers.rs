@@ -26,9 +26,6 @@ impl Updater {
     /// The running release's files. Everything that they are checked against is on this host: no network is needed.
     fn offer(&self) -> Result<Offer> {
         let conflict = |why: &str| Failure::new(ErrorCode::Conflict, format!("serve peers: {why}"));
-        if self.on_trial.load(Ordering::Relaxed) {
-            return Err(conflict("the running release is still on trial"));
-        }
         let trusted = tuf::Client::kept(&self.store, &trusted_root()?).map_err(|error| {
             conflict(&format!("no kept metadata tells what was published: {error}; `keelctl update check` fetches it"))
         })?;
@@ -66,8 +63,12 @@ impl OfHost {
         Self { updater, seen: Mutex::default() }
     }
 
-    /// What is offered; what runs doesn't change, so it is found once.
+    /// What is offered, nothing while the release is on trial; what runs doesn't change, so it is found once.
     pub fn offer(&self) -> Option<Arc<Offer>> {
+        // Not counted as a look: peers may ask the moment that the trial is over.
+        if self.updater.on_trial.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.offer.is_some() || seen.looked.as_ref().is_some_and(|(at, _)| at.elapsed() < LOOK_EVERY) {
             return seen.offer.clone();
