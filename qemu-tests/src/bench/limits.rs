@@ -16,7 +16,7 @@ const RUNNING: usize = 5;
 const SLEEPER: [&str; 6] = ["run", "-d", "--network=none", "web:1", "sleep", "987654"];
 /// Longest wait for the client that kills ours.
 const BACK_LIMIT: Duration = Duration::from_secs(300);
-/// How often a peer's daemon is killed; each start takes Docker's some eighteen seconds of the guest's time.
+/// How often a peer's daemon is killed: starting the containers before takes minutes.
 const KILLS: usize = 3;
 /// Containers that should fit into 2 GiB.
 const MANY: &str = "1000";
