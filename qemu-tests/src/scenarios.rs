@@ -44,6 +44,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: any_image::any_image,
     },
     Scenario {
+        name: "enlarge",
+        about: "releases too large for slots and EFI system partition: these move to larger places, and all else is as it was",
+        run: enlarge::both_slots_and_esp,
+    },
+    Scenario {
         name: "fallback-hang",
         about: "a release whose PID 1 hangs is reset by the watchdog and left",
         run: fallback::hang,
@@ -97,9 +102,6 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "stick-and-peer",
         about: "an update from a disk that is plugged in; the host then serves another one its release",
         run: peer::stick_and_peer,
-        name: "enlarge",
-        about: "releases too large for slots and EFI system partition: these move to larger places, and all else is as it was",
-        run: enlarge::both_slots_and_esp,
     },
     Scenario {
         name: "kexec",

@@ -157,7 +157,7 @@ fn fill_esp(hardware: &Hardware) -> Result<()> {
 
 /// Publishes a release that fits into no slot of the machine.
 fn publish(fixture: &Fixture, version: &str) -> Result<()> {
-    let program = padded(&fixture.build.programs().join("keel"), &fixture.dir)?;
+    let program = padded(&fixture.build.programs.join("keel"), &fixture.dir)?;
     let out = fixture.dir.join("releases").join(version);
     fixture.build.release(version, &out, &[("/usr/lib/keel/keel", &program)], "")?;
     fixture.build.publish(&out, &fixture.dir.join("repository"))
