@@ -34,7 +34,7 @@ fn there_and_back(build: &Build) -> Result<()> {
     host.install(None)?.finish()?;
     let status = reboot(&mut machine, &host)?;
     ensure!(status["version"] == SECOND, "after the update: {status}");
-    is_whole(&machine, &host, "before", 8080)?;
+    is_whole(&fixture, &machine, &host, "before", 8080)?;
     make(&fixture, &host, "after", 8081)?;
     host.docker_ok(&["commit", "after", "kept:1"])?;
     host.docker_ok(&["rename", "before-ended", "before-renamed"])?;
@@ -43,8 +43,8 @@ fn there_and_back(build: &Build) -> Result<()> {
     host.keelctl_ok(&["update", "rollback"])?;
     let status = reboot(&mut machine, &host)?;
     ensure!(status["version"] == FIRST, "after the rollback: {status}");
-    is_whole(&machine, &host, "before", 8080)?;
-    is_whole(&machine, &host, "after", 8081)?;
+    is_whole(&fixture, &machine, &host, "before", 8080)?;
+    is_whole(&fixture, &machine, &host, "after", 8081)?;
     let networks = host.docker_ok(&["inspect", "-f", "{{len .NetworkSettings.Networks}}", "before"])?;
     ensure!(networks == "2", "networks of a container that today's programs connected: {networks}");
     let ended = host.docker_ok(&["inspect", "-f", "{{.State.ExitCode}}", "before-renamed"])?;
@@ -76,7 +76,7 @@ fn make(fixture: &Fixture, host: &Host, name: &str, port: u16) -> Result<()> {
 }
 
 /// The container is back with its page, files, network, limits and log; its image can be saved.
-fn is_whole(machine: &Machine, host: &Host, name: &str, port: u16) -> Result<()> {
+fn is_whole(fixture: &Fixture, machine: &Machine, host: &Host, name: &str, port: u16) -> Result<()> {
     let page = wait_http(machine.port(port)?, Duration::from_secs(60)).with_context(|| format!("container {name}"))?;
     ensure!(page == format!("{name}\n"), "page of {name}: {page:?}");
     let files = host.docker_ok(&["exec", name, "cat", "/data/file", "/written"])?;
@@ -92,5 +92,9 @@ fn is_whole(machine: &Machine, host: &Host, name: &str, port: u16) -> Result<()>
     ensure!(known.starts_with("67108864 ") && known.contains(&format!("{name}-net")), "{name}: {known}");
     let label = host.docker_ok(&["network", "inspect", "-f", "{{.Labels.made}}", &format!("{name}-net")])?;
     ensure!(label == "here", "label of the network of {name}: {label}");
-    host.docker_ok(&["save", "-o", "/dev/null", &format!("{name}:1")]).map(drop)
+    let archive = fixture.dir.join(format!("{name}-saved.tar"));
+    host.docker_ok(&["save", "-o", archive.to_str().context("path")?, &format!("{name}:1")])?;
+    let (saved, loaded) = (archive.metadata()?.len(), fixture.dir.join(format!("{name}.tar")).metadata()?.len());
+    ensure!(saved > loaded / 2, "an image of {loaded} bytes was saved as {saved}");
+    Ok(())
 }
