@@ -59,7 +59,7 @@ pub fn install_disk(client: &Client, name: String, json: bool) -> Result<()> {
 
 /// `keelctl update bundles`
 pub fn bundles(client: &Client, json: bool) -> Result<()> {
-    let text = client.patient_request("GET", "/keel/v1/update/bundles", b"")?;
+    let text = client.patient_request("POST", "/keel/v1/update/bundles", b"")?;
     let found: PluggedBundles = parse(&text)?;
     print!("{}", if json { text } else { render_bundles(&found) });
     Ok(())

@@ -10,7 +10,7 @@
 //! | `POST /keel/v1/update/plan` with [`InstallRequest`] | [`UpdatePlan`](plan::UpdatePlan) |
 //! | `POST /keel/v1/update/install` with [`InstallRequest`] | stream of [`InstallEvent`], one JSON document a line |
 //! | `POST /keel/v1/update/bundle` with a bundle ([`crate::bundle`]) | the same |
-//! | `GET /keel/v1/update/bundles` | [`PluggedBundles`] |
+//! | `POST /keel/v1/update/bundles` | [`PluggedBundles`] |
 //! | `POST /keel/v1/update/rollback` | [`Rollback`] |
 //! | `GET /keel/v1/containers` | [`[ExpectedContainer]`](expected::ExpectedContainer), by name |
 //! | `GET /keel/v1/metrics` | figures in Prometheus' text format |

@@ -68,7 +68,7 @@ pub async fn resume(call: Call) -> Answer {
     Ok(json(StatusCode::OK, &parse::<UpdateStatus>(&text)?))
 }
 
-/// `GET /keel/v1/update/bundles`
+/// `POST /keel/v1/update/bundles`
 pub async fn bundles(call: Call) -> Answer {
     let updater = call.context.host.updater().await?;
     let text = within(CHECK_TIMEOUT, "look at disks", updater.plugged()).await?;
