@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use keel_qemu_tests::build::Build;
 use keel_qemu_tests::scenario::{Scenario, run_all};
-use keel_qemu_tests::scenarios::{EARLIER, SCENARIOS, prepare_releases};
+use keel_qemu_tests::scenarios::{BY_NAME, EARLIER, SCENARIOS, prepare_releases};
 
 /// Machines that run at a time: one more than the processors of the least workstation, since guests wait a lot.
 const AT_ONCE: usize = 3;
@@ -28,7 +28,7 @@ fn run() -> Result<bool> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--list" => {
-                SCENARIOS.iter().for_each(|scenario| println!("{}: {}", scenario.name, scenario.about));
+                SCENARIOS.iter().chain(BY_NAME).for_each(|scenario| println!("{}: {}", scenario.name, scenario.about));
                 return Ok(true);
             }
             "--earlier" => only_earlier = true,
@@ -36,8 +36,10 @@ fn run() -> Result<bool> {
             _ => parts.push(argument),
         }
     }
+    let by_name = if parts.is_empty() || only_earlier { &[] } else { BY_NAME };
     let chosen: Vec<Scenario> = if only_earlier { &[EARLIER] } else { SCENARIOS }
         .iter()
+        .chain(by_name)
         .filter(|scenario| parts.is_empty() || parts.iter().any(|part| scenario.name.contains(part.as_str())))
         .copied()
         .collect();
