@@ -129,7 +129,7 @@ earlier: deps
 
 # Whether a machine may go back to that revision: its state is what this one leaves.
 test-earlier: deps programs inputs keys earlier
-	@$(TOOLS)/keel-scenarios --earlier
+	@$(TOOLS)/keel-scenarios earlier-release
 
 inputs: deps tools
 	@$(IMAGE) inputs

@@ -135,6 +135,12 @@ impl Hardware {
         Self::table_of(&self.disk())
     }
 
+    /// Writes both copies of a partition table.
+    pub fn put_table(table: &Table, disk: &File) -> Result<()> {
+        disk.write_all_at(&table.primary(), 0)?;
+        Ok(disk.write_all_at(&table.backup(), table.backup_lba() * SECTOR_BYTES as u64)?)
+    }
+
     /// The partition table of a disk's image, and the image.
     pub fn table_of(path: &Path) -> Result<(Table, File)> {
         let disk = File::options().read(true).write(true).open(path);

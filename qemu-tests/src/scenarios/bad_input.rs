@@ -14,7 +14,7 @@ use super::fixture::{Fixture, Variant, release};
 use crate::build::{Build, DISK_BYTES, FIRST, SECOND, run};
 use crate::clients::{Host, wait_http};
 use crate::images;
-use crate::machine::WORKSTATION_IN_GUEST;
+use crate::machine::{Hardware, WORKSTATION_IN_GUEST};
 use crate::registry::Registry;
 use crate::repository::Fault;
 
@@ -213,7 +213,5 @@ fn shrink_slot_b(fixture: &Fixture) -> Result<()> {
     (other.number, other.first_lba, other.name) = (20, slot.last_lba + 1, "another".into());
     (other.kind, other.unique) = (keel_spec::disk::VAR, Guid::from_u128(20));
     table.entries.push(other);
-    disk.write_all_at(&table.primary(), 0)?;
-    disk.write_all_at(&table.backup(), table.backup_lba() * SECTOR_BYTES as u64)?;
-    Ok(())
+    Hardware::put_table(&table, &disk)
 }

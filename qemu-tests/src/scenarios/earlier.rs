@@ -11,16 +11,8 @@ use crate::build::{Build, FIRST, SECOND};
 use crate::clients::{Host, wait_http};
 use crate::images;
 use crate::machine::Machine;
-use crate::scenario::Scenario;
 
-/// Not among the others: `make earlier` builds the programs that it needs, which takes as long as building today's.
-pub const EARLIER: Scenario = Scenario {
-    name: "earlier-release",
-    about: "from an earlier revision's release to this one's and back: containers, images, volumes and networks of both stay",
-    run: there_and_back,
-};
-
-fn there_and_back(build: &Build) -> Result<()> {
+pub(super) fn there_and_back(build: &Build) -> Result<()> {
     let mut fixture = Fixture::with_first(build, "earlier-release", Variant::Earlier)?;
     fixture.hardware.guest_ports.push(8081);
     fixture.publish(SECOND, Variant::Good)?;

@@ -115,8 +115,7 @@ fn shrink_slots(fixture: &Fixture) -> Result<()> {
     let unique = Guid::from_u128(20);
     let (kind, name) = (VAR, "another".to_owned());
     table.entries.push(Entry { number: 20, kind, unique, first_lba: at, last_lba: end - 1, attributes: 0, name });
-    disk.write_all_at(&table.primary(), 0)?;
-    Ok(disk.write_all_at(&table.backup(), table.backup_lba() * SECTOR_BYTES as u64)?)
+    Hardware::put_table(&table, &disk)
 }
 
 /// Publishes a release that fits into no slot of the machine.

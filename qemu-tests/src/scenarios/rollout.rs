@@ -1,7 +1,7 @@
 //! A host that updates by itself: withdrawn releases, a pause, and the way into a new release in a window, when it gets
 //! the lock of its group; what came of it is reported.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -80,13 +80,8 @@ fn publisher(fixture: &Fixture, arguments: &[&str]) -> Result<()> {
 
 /// Waits until what the host does by itself is as wanted.
 fn wait_automatic(host: &Host, wanted: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
-    let begun = Instant::now();
-    loop {
+    wait(STEP_LIMIT, || {
         let automatic = host.keelctl_json(&["update", "status"])?["automatic"].take();
-        if is(&automatic) {
-            return Ok(automatic);
-        }
-        ensure!(begun.elapsed() < STEP_LIMIT, "waiting for the host that {wanted}: {automatic}");
-        std::thread::sleep(Duration::from_millis(300));
-    }
+        Ok(if is(&automatic) { Ok(automatic) } else { Err(format!("the host that {wanted}: {automatic}")) })
+    })
 }
