@@ -1,7 +1,10 @@
-//! What `docker logs --details` shows before each line: the log options `labels`, `env` and `tag`.
+//! What `docker logs --details` shows before each line: the log options `labels`, `labels-regex`, `env`, `env-regex` and
+//! `tag`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+use regex_lite::{Regex, RegexBuilder};
 
 use super::bad;
 use crate::disk::Config;
@@ -9,6 +12,12 @@ use crate::error::Error;
 
 /// Digits of a short ID.
 const SHORT: usize = 12;
+/// Longest pattern of names, bytes.
+const MAX_PATTERN_BYTES: usize = 1024;
+/// Most memory of a pattern that was read, bytes: looking for it takes as many steps in a name's every byte.
+const MAX_COMPILED_BYTES: usize = 64 << 10;
+/// Deepest pattern: groups and repetitions in each other.
+const MAX_NESTED: u32 = 50;
 
 /// What a template of `tag` may stand for.
 const WORDS: [&str; 7] = ["ID", "FullID", "Name", "ImageID", "ImageFullID", "ImageName", "DaemonName"];
@@ -24,6 +33,25 @@ pub fn check_tag(template: &str) -> Result<(), Error> {
     }
 }
 
+/// Refuses what is no pattern of names, or one that is too large.
+pub fn check_pattern(option: &str, text: &str) -> Result<(), Error> {
+    match pattern(text) {
+        Ok(_) => Ok(()),
+        Err(reason) => {
+            bad(format!("invalid value for {option}: {text:.60}: {reason}: want a regular expression (RE2)"))
+        }
+    }
+}
+
+/// A pattern that fits anywhere in a name, in the syntax that Docker's (Go's `regexp/syntax`) and `regex-lite` share.
+fn pattern(text: &str) -> Result<Regex, String> {
+    if text.len() > MAX_PATTERN_BYTES {
+        return Err(format!("longer than {MAX_PATTERN_BYTES} bytes"));
+    }
+    let mut builder = RegexBuilder::new(text);
+    builder.size_limit(MAX_COMPILED_BYTES).nest_limit(MAX_NESTED).build().map_err(|error| error.to_string())
+}
+
 /// All of a container's attributes, as Docker has them in front of a line: sorted and escaped, with a blank behind.
 pub fn details(config: &Config) -> Vec<u8> {
     let mut text = String::new();
@@ -36,26 +64,40 @@ pub fn details(config: &Config) -> Vec<u8> {
 }
 
 fn attributes(config: &Config) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
     let asked = config.body.host_config.as_ref().and_then(|host| host.log_config.as_ref());
-    let Some(options) = asked.and_then(|asked| asked.config.as_ref()) else { return found };
-    let names =
-        |option: &str| options.get(option).map(String::as_str).unwrap_or_default().split(',').map(str::to_owned);
-    for name in names("labels") {
-        if let Some(value) = config.body.labels.as_ref().and_then(|labels| labels.get(&name)) {
-            found.insert(name, value.clone());
-        }
+    let Some(options) = asked.and_then(|asked| asked.config.as_ref()) else { return BTreeMap::new() };
+    let option = |name: &str| options.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    let wanted = |list: &str, regex: &str| Wanted {
+        names: option(list).unwrap_or_default().split(',').map(str::to_owned).collect(),
+        // What this release can't read, but another one took, fits nothing.
+        pattern: option(regex).and_then(|text| pattern(text).ok()),
+    };
+    let (labels, variables) = (wanted("labels", "labels-regex"), wanted("env", "env-regex"));
+    let mut found = BTreeMap::new();
+    for (name, value) in config.body.labels.iter().flatten().filter(|(name, _)| labels.has(name)) {
+        found.insert(name.clone(), value.clone());
     }
-    for name in names("env") {
-        let mut variables = config.body.env.iter().flatten().filter_map(|variable| variable.split_once('='));
-        if let Some((_, value)) = variables.find(|(of, _)| *of == name) {
-            found.insert(name, value.to_owned());
-        }
+    let environment = config.body.env.iter().flatten().filter_map(|variable| variable.split_once('='));
+    for (name, value) in environment.filter(|(name, _)| variables.has(name)) {
+        found.insert(name.to_owned(), value.to_owned());
     }
-    if let Some(template) = options.get("tag").filter(|template| !template.is_empty()) {
+    if let Some(template) = option("tag") {
         found.insert("tag".into(), pieces(template).iter().map(|piece| piece.of(config)).collect());
     }
     found
+}
+
+/// Which labels, or variables, are attributes.
+struct Wanted {
+    names: Vec<String>,
+    pattern: Option<Regex>,
+}
+
+impl Wanted {
+    fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|wanted| wanted == name)
+            || self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(name))
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -135,8 +177,38 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_shown_sorted_and_escaped() {
         assert_eq!(of("{}"), " ");
-        assert_eq!(of(r#"{"labels":"m,none,l","env":"B,A"}"#), "A=1,B=two+words,l=%C3%A9,m=x%3Dy ");
+        assert_eq!(of(r#"{"labels":"m,none,l","env":"B,A"}"#), "A=2,B=two+words,l=%C3%A9,m=x%3Dy ");
         assert_eq!(of(r#"{"tag":"{{.Name}}/{{ .ID }}-{{.ImageID}}"}"#), "tag=web%2F0123456789ab-fedcba987654 ");
+    }
+
+    #[test]
+    fn patterns_of_names_fit_anywhere_in_them_and_add_to_what_is_named() {
+        for (options, expected) in [
+            (r#"{"labels-regex":"^[lx]$"}"#, "l=%C3%A9 "),
+            (r#"{"labels":"m","labels-regex":"l"}"#, "l=%C3%A9,m=x%3Dy "),
+            (r#"{"env-regex":"(?i)^a|[[:upper:]]"}"#, "A=2,B=two+words "),
+            (r#"{"env-regex":"\\d"}"#, " "),
+            (r#"{"env-regex":"","labels-regex":""}"#, " "),
+            (r#"{"env-regex":"(","env":"B"}"#, "B=two+words "),
+        ] {
+            assert_eq!(of(options), expected, "{options}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_and_what_grows_too_large_is_refused_at_once() {
+        for fine in ["", "^a.*b$", r"\Acom\.docker\.", "(?P<x>a|b){2,30}?", "[^[:space:]é]+", r"\bx\B"] {
+            check_pattern("labels-regex", fine).unwrap();
+        }
+        let long = "a".repeat(MAX_PATTERN_BYTES + 1);
+        let deep = format!("{}a{}", "(".repeat(400), ")".repeat(400));
+        let before = std::time::Instant::now();
+        let grow = ["(((a{100}){100}){100}){100}", "(?:){4294967295}", "((){1000}){1000000}", "a{1000000}"];
+        for text in ["(", "[a", "a{2,1}", "*", r"\pN", r"(a)\1", "(?=a)", &long, &deep].into_iter().chain(grow) {
+            let error = check_pattern("env-regex", text).unwrap_err().to_string();
+            assert!(error.starts_with("invalid value for env-regex: ") && error.len() < 250, "{error}");
+        }
+        assert!(before.elapsed() < std::time::Duration::from_secs(10), "{:?}", before.elapsed());
     }
 
     #[test]

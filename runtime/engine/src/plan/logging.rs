@@ -3,7 +3,7 @@
 
 use bollard_stubs::models::{ContainerCreateBody, HostConfigLogConfig};
 
-use super::attributes::check_tag;
+use super::attributes::{check_pattern, check_tag};
 use super::bad;
 use crate::error::Error;
 use crate::log::writer::Keep;
@@ -51,10 +51,7 @@ pub fn logging(body: &ContainerCreateBody) -> Result<Logging, Error> {
             (_, "max-buffer-size") if asked_for_non_blocking(asked) => drop(bytes(value)?),
             ("json-file", "tag") => check_tag(value)?,
             ("json-file", "labels" | "env") => {}
-            ("json-file", "labels-regex" | "env-regex") if value.is_empty() => {}
-            ("json-file", "labels-regex" | "env-regex") => {
-                return bad(format!("log opt '{key}' isn't supported: name the {} one by one", &key[..key.len() - 6]));
-            }
+            ("json-file", "labels-regex" | "env-regex") => check_pattern(key, value)?,
             _ => return bad(format!("unknown log opt '{key:.60}' for {driver} log driver")),
         }
     }
@@ -108,7 +105,7 @@ mod tests {
         assert_eq!(of(r#"{"Type":"none"}"#).unwrap().keep, NONE);
         for taken in [
             r#"{"mode":"blocking","tag":"","labels":"","env-regex":""}"#,
-            r#"{"mode":"non-blocking","max-buffer-size":"4m","tag":"{{.Name}}","labels":"a,b","env":"C"}"#,
+            r#"{"mode":"non-blocking","max-buffer-size":"4m","tag":"{{.Name}}","labels":"a,b","env":"C","env-regex":"^C_"}"#,
         ] {
             assert!(of(&format!(r#"{{"Config":{taken}}}"#)).is_ok(), "{taken}");
         }
@@ -122,7 +119,8 @@ mod tests {
             (r#"{"Config":{"max-size":"lots"}}"#, "max-size"),
             (r#"{"Config":{"max-file":"0"}}"#, "max-file"),
             (r#"{"Config":{"tag":"{{.Other}}"}}"#, "{{.Other}}"),
-            (r#"{"Config":{"labels-regex":"a.*"}}"#, "name the labels one by one"),
+            (r#"{"Config":{"labels-regex":"a("}}"#, "invalid value for labels-regex: a(: "),
+            (r#"{"Type":"local","Config":{"env-regex":"a"}}"#, "'env-regex'"),
             (r#"{"Config":{"mode":"sometimes"}}"#, "mode=sometimes"),
             (r#"{"Config":{"mode":"blocking","max-buffer-size":"4m"}}"#, "'max-buffer-size'"),
             (r#"{"Type":"none","Config":{"max-size":"1m"}}"#, "'max-size'"),
