@@ -28,7 +28,7 @@ use crate::{Cancel, declared, recover, watch};
 /// What may differ between a host and a workstation.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// cgroup v2 folder that gets a child for each container; `None`: no cgroups (tests).
+    /// cgroup v2 folder that gets a child for each container, or for its parent; `None`: no cgroups (tests).
     pub cgroups: Option<PathBuf>,
     /// Whether containers get a network; without it only `none` and `host` can be asked for.
     pub network: bool,
@@ -82,6 +82,8 @@ pub struct Engine {
     pub(crate) execs: Execs,
     pub(crate) declared_open: declared::Open,
     pub(crate) shutting_down: AtomicBool,
+    /// Held while cgroups of `--cgroup-parent` are made or removed.
+    pub(crate) parents: Mutex<()>,
     /// Rung when a shutdown is complete.
     pub(crate) down: (Mutex<bool>, Bells),
     table: Mutex<BTreeMap<String, Arc<Container>>>,
@@ -137,6 +139,7 @@ impl Engine {
             execs: Execs::default(),
             declared_open: declared::Open::default(),
             shutting_down: AtomicBool::new(false),
+            parents: Mutex::default(),
             down: (Mutex::new(false), Bells::default()),
             table: Mutex::default(),
         });
@@ -233,11 +236,6 @@ impl Engine {
 
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutting_down.load(Ordering::Relaxed)
-    }
-
-    /// The container's cgroup.
-    pub(crate) fn cgroup(&self, id: &str) -> Option<PathBuf> {
-        self.options.cgroups.as_ref().map(|folder| folder.join(id))
     }
 
     pub(crate) fn containers_folder(&self) -> PathBuf {

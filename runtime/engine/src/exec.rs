@@ -255,7 +255,7 @@ impl Engine {
         let wants = |flag: Option<bool>| attach && flag == Some(true);
         let (ours, theirs) = pipes(exec, wants, config.uid_base).doing(|| "making pipes")?;
         let Some(first) = container.live().pidfd.clone() else { return Err(not_running(container).into()) };
-        let cgroup = self.cgroup(&container.id);
+        let cgroup = self.cgroup(container);
         let mut created = keel_oci::exec(keel_oci::Exec {
             id: &container.id,
             spec: &spec,

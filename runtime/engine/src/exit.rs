@@ -39,7 +39,7 @@ impl Engine {
         let before = container.state();
         let started = before.started_unix_ms.unwrap_or(exit.at_unix_ms);
         let ran_ms = exit.at_unix_ms.saturating_sub(started);
-        let oom_killed = self.was_oom_killed(&container.id);
+        let oom_killed = self.was_oom_killed(container);
         self.stdio.drain(&container.id);
         container.note(|state| {
             state.phase = Phase::Exited;
@@ -68,8 +68,8 @@ impl Engine {
     }
 
     /// Whether the kernel killed one of its processes for lack of memory (cgroup v2, `memory.events`).
-    fn was_oom_killed(&self, id: &str) -> bool {
-        let Some(cgroup) = self.cgroup(id) else { return false };
+    fn was_oom_killed(&self, container: &Container) -> bool {
+        let Some(cgroup) = self.cgroup(container) else { return false };
         let events = fs::read_to_string(cgroup.join("memory.events")).unwrap_or_default();
         events.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count != "0")
     }

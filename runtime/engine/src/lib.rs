@@ -21,7 +21,7 @@
 //! - `stdio` (`transit`), `stdin`, `log`: its streams
 //! - `network`: the containers' network, set up when it is first wanted
 //! - [`inside`]: files of a container, from outside; builds use it, too
-//! - `processes`: its processes
+//! - `processes`: its processes; `cgroups`: where its cgroup is
 //! - `cancel`, `output`, `error`: what callers hold
 //! - `show`: its state in Docker's words
 //! - `clock`, `files`, `id`, `signal`: small things
@@ -30,6 +30,7 @@
 mod archive;
 mod attach;
 mod cancel;
+mod cgroups;
 mod clock;
 mod commit;
 mod container;

@@ -45,7 +45,7 @@ impl Engine {
     }
 
     fn freeze(&self, container: &Container, frozen: bool) -> Result<(), Error> {
-        let cgroup = self.cgroup(&container.id).ok_or_else(|| {
+        let cgroup = self.cgroup(container).ok_or_else(|| {
             Error::Unsupported("pausing a container needs cgroup v2, which this engine runs without".into())
         })?;
         let done = keel_oci::cgroup::freeze(&cgroup, frozen);

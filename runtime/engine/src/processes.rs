@@ -53,7 +53,7 @@ impl Engine {
         let Some(first) = container.state().pid.filter(|_| container.state().is_running()) else {
             return Err(Error::Conflict(format!("container {} is not running", container.id)));
         };
-        let mut ids = match self.cgroup(&container.id) {
+        let mut ids = match self.cgroup(container) {
             Some(cgroup) => keel_oci::cgroup::pids(&cgroup)
                 .doing(|| format!("listing the processes of container {}", container.id))?,
             None => below(first),

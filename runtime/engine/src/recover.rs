@@ -228,15 +228,7 @@ fn remove_strangers(engine: &Arc<Engine>, running: &[String]) {
         }
         Err(error) => ::log::error!("{}", error.chain()),
     }
-    let Some(cgroups) = &engine.options.cgroups else { return };
-    // None there: no container has run since the boot.
-    for entry in fs::read_dir(cgroups).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if id::is_id(&name) && !running.contains(&name) {
-            report(&name, keel_oci::cgroup::kill_all(&entry.path()).doing(|| "killing what is left of it"));
-            report(&name, keel_oci::cgroup::remove(&entry.path()).doing(|| "removing its cgroup"));
-        }
-    }
+    engine.sweep_cgroups(running);
 }
 
 /// The process as a descriptor. PID 1 reaps as soon as it can, so the ID is right only while PID 1 calls it alive;
@@ -254,7 +246,8 @@ fn kill(adopted: &Adopted) {
     }
 }
 
-fn report(id: &str, result: Result<(), Error>) {
+/// Logs what failed.
+pub(crate) fn report(id: &str, result: Result<(), Error>) {
     if let Err(error) = result {
         ::log::error!("container {id}: {}", error.chain());
     }

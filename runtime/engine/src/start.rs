@@ -155,7 +155,8 @@ impl Engine {
         sources.apply(&mut spec);
         spec.process.console_size = console_size(&config);
         let (ours, theirs) = pipes(&config).doing(|| "making pipes")?;
-        let cgroup = self.cgroup(&container.id);
+        let cgroup = self.cgroup(container);
+        self.make_parents(cgroup.as_deref(), spec.linux.resources.as_ref())?;
         let mut created = keel_oci::create(keel_oci::Create {
             id: &container.id,
             spec: &spec,
@@ -263,9 +264,10 @@ impl Engine {
         if let Some(pidfd) = pidfd {
             let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         }
-        if let Some(cgroup) = self.cgroup(id) {
+        if let Some(cgroup) = self.cgroup(container) {
             report("killing what is left", keel_oci::cgroup::kill_all(&cgroup).doing(|| "killing its processes"));
             report("removing its cgroup", keel_oci::cgroup::remove(&cgroup).doing(|| "removing its cgroup"));
+            report("removing its cgroup's parents", self.remove_parents(&cgroup));
         }
         self.stdio.drain(id);
         container.stdin.reset();

@@ -56,7 +56,7 @@ impl Engine {
         sample.system_ns = system_ns(&text(Path::new("/proc/stat")));
         sample.processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
         sample.networks = networks(&text(Path::new(&format!("/proc/{pid}/net/dev"))));
-        match self.cgroup(&container.id) {
+        match self.cgroup(&container) {
             Some(cgroup) => sample.read_cgroup(&cgroup),
             None => self.sample_processes(&container, &mut sample)?,
         }

@@ -108,7 +108,7 @@ impl Engine {
     /// Kills all its processes and waits until its end is recorded.
     pub(crate) fn kill_hard(&self, container: &Arc<Container>, exits: u64) -> Result<(), Error> {
         self.send(container, Signal::KILL.as_raw())?;
-        if let Some(cgroup) = self.cgroup(&container.id)
+        if let Some(cgroup) = self.cgroup(container)
             && container.state().is_running()
         {
             keel_oci::cgroup::kill_all(&cgroup)

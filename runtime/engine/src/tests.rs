@@ -1,5 +1,5 @@
 //! The engine on the real parts: busybox in namespaces, this process as the parent. Needs root, `busybox` (static) and
-//! the program `keel-oci` (built by `cargo build -p keel-oci`); without cgroups and network, which need a guest.
+//! the program `keel-oci` (built by `cargo build -p keel-oci`); without limits and network, which need a guest.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,20 +61,62 @@ struct Bench {
     store: Arc<Store>,
     image: String,
     folder: tempfile::TempDir,
+    slice: Option<Slice>,
 }
 
-fn options() -> Options {
-    Options { cgroups: None, network: false, control: None, oci_init: Some(oci_program()), declares: false }
+/// A cgroup of a test's own, for containers'. Version 2, be it beside version 1.
+struct Slice(PathBuf);
+
+impl Slice {
+    fn new(test: &str) -> Self {
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+        let mount = mounts.iter().find(|mount| mount.join("cgroup.procs").exists());
+        let path = mount.expect("this test needs cgroup v2").join(format!("keel-engine-{test}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// All cgroups below, but those in containers.
+    fn groups(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+                let path = entry.path();
+                found.push(path.strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned());
+                folders.extend((!crate::id::is_id(entry.file_name().to_str().unwrap())).then_some(path));
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        let _ = keel_oci::cgroup::kill_all(&self.0);
+        let _ = keel_oci::cgroup::remove(&self.0);
+    }
+}
+
+fn options(slice: Option<&Slice>) -> Options {
+    let cgroups = slice.map(|slice| slice.0.clone());
+    Options { cgroups, network: false, control: None, oci_init: Some(oci_program()), declares: false }
 }
 
 fn bench() -> Bench {
+    bench_in(None)
+}
+
+fn bench_in(slice: Option<Slice>) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(&folder.path().join("images"), keel_store::Options::default()).unwrap());
     let image = store.import(&mut image_archive().as_slice(), &keel_store::Import::default()).unwrap().to_string();
     let link = Arc::new(Local::default());
+    let options = options(slice.as_ref());
     let engine =
-        Engine::open_linked(folder.path(), &Settings::default(), store.clone(), options(), link.clone()).unwrap();
-    Bench { engine, link, store, image, folder }
+        Engine::open_linked(folder.path(), &Settings::default(), store.clone(), options, link.clone()).unwrap();
+    Bench { engine, link, store, image, folder, slice }
 }
 
 impl Bench {
@@ -102,8 +144,9 @@ impl Bench {
 
     fn reopen(&mut self) {
         let link: Arc<dyn InitLink> = self.link.clone();
+        let options = options(self.slice.as_ref());
         self.engine =
-            Engine::open_linked(self.folder.path(), &Settings::default(), self.store.clone(), options(), link).unwrap();
+            Engine::open_linked(self.folder.path(), &Settings::default(), self.store.clone(), options, link).unwrap();
     }
 
     fn wait(&self, id: &str) -> i64 {
@@ -297,4 +340,76 @@ fn an_image_is_never_removed_from_under_a_container_that_is_being_made() {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+#[test]
+fn a_parent_cgroup_is_there_while_containers_run_in_it_and_outlives_the_engine() {
+    let mut bench = bench_in(Some(Slice::new("parent")));
+    let waits = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+    let [web, db] = ["/team/web", "team/db"].map(|parent| {
+        let id = bench.create(waits, &format!(r#","CgroupParent":"{parent}""#));
+        bench.engine.start(&id).unwrap_or_else(|error| panic!("{}", error.chain()));
+        id
+    });
+    let groups = |bench: &Bench| bench.slice.as_ref().unwrap().groups();
+    let (of_web, of_db) = (format!("team/web/{web}"), format!("team/db/{db}"));
+    assert_eq!(groups(&bench), ["team", "team/db", &of_db, "team/web", &of_web]);
+    let inspected = bench.engine.inspect(&web, false).unwrap().host_config.unwrap();
+    assert_eq!(inspected.cgroup_parent.as_deref(), Some("/team/web"), "as it was given");
+    // What the group has controllers for, those in it have.
+    let slice = bench.slice.as_ref().unwrap().0.clone();
+    let words = |file: &str| std::fs::read_to_string(slice.join(file)).unwrap();
+    for controller in ["cpu", "hugetlb", "io", "memory", "pids"] {
+        let of = |file: &str| words(file).split_whitespace().any(|word| word == controller);
+        assert_eq!(of("cgroup.controllers"), of(&format!("{of_web}/cgroup.controllers")), "{controller}");
+    }
+    let begun = Instant::now();
+    while bench.engine.sample(&web).unwrap().to_json(None)["cpu_stats"]["cpu_usage"]["total_usage"] == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no use of a processor is counted");
+        std::thread::yield_now();
+    }
+    bench.engine.pause(&web).unwrap();
+    bench.engine.unpause(&web).unwrap();
+
+    // What a crash may leave: groups of containers that don't run, empty parents.
+    let stray = "0123456789abcdef".repeat(4);
+    std::fs::create_dir_all(slice.join("team/gone").join(&stray)).unwrap();
+    std::fs::create_dir_all(slice.join("left/over")).unwrap();
+    std::fs::create_dir_all(slice.join("team/web").join(&stray)).unwrap();
+    bench.reopen();
+    assert_eq!(groups(&bench), ["team", "team/db", &of_db, "team/web", &of_web]);
+
+    bench.engine.stop(&web, None, Some(30)).unwrap();
+    assert_eq!(bench.engine.inspect(&web, false).unwrap().state.unwrap().exit_code, Some(3));
+    assert_eq!(groups(&bench), ["team", "team/db", &of_db]);
+    bench.engine.remove(&db, true, true).unwrap();
+    assert!(groups(&bench).is_empty());
+    bench.engine.start(&web).unwrap();
+    assert_eq!(groups(&bench), ["team", "team/web", &of_web]);
+    bench.engine.remove(&web, true, true).unwrap();
+    assert!(groups(&bench).is_empty());
+}
+
+#[test]
+fn starts_and_ends_in_one_parent_cgroup_are_not_in_each_others_way() {
+    let bench = bench_in(Some(Slice::new("race")));
+    let rest = r#","CgroupParent":"a/b""#;
+    let body =
+        format!(r#"{{"Image":"{}","Cmd":["/nothing"],"HostConfig":{{"NetworkMode":"none"{rest}}}}}"#, bench.image);
+    let failing = bench.engine.create(None, serde_json::from_str(&body).unwrap()).unwrap().id;
+    let ids = [(); 3].map(|()| bench.create("true", rest));
+    std::thread::scope(|scope| {
+        for id in &ids {
+            scope.spawn(|| {
+                for _ in 0..15 {
+                    bench.engine.start(id).unwrap_or_else(|error| panic!("{}", error.chain()));
+                    bench.wait(id);
+                }
+            });
+        }
+        scope.spawn(|| (0..15).for_each(|_| drop(bench.engine.start(&failing).unwrap_err())));
+    });
+    // Each end is recorded before its cgroup goes.
+    ids.iter().for_each(|id| bench.engine.remove(id, true, true).unwrap());
+    assert_eq!(bench.slice.as_ref().unwrap().groups(), Vec::<String>::new());
 }

@@ -41,7 +41,7 @@ impl Engine {
         let mut limits = resources::resources(&host)?;
         let body = ContainerCreateBody { host_config: Some(host), ..before.body.clone() };
         refuse::check(&body)?;
-        if let Some(cgroup) = self.cgroup(&container.id).filter(|_| container.state().is_running()) {
+        if let Some(cgroup) = self.cgroup(&container).filter(|_| container.state().is_running()) {
             // Unlimited is written, too, or the old limit would stay.
             if change.pids_limit.is_some_and(|limit| limit <= 0) {
                 limits.pids = Some(Pids { limit: -1 });

@@ -9,13 +9,14 @@
 //! - [`devices`], [`blkio`]: devices of the host, limits on them
 //! - [`logging`]: where output goes; [`attributes`]: what `docker logs --details` shows of a container
 //! - [`networks`], [`ports`]: networks, published ports
-//! - [`resources`]: cgroup limits
+//! - [`resources`]: cgroup limits; [`cgroup`]: the group that the container's is in
 //! - [`security`]: namespaces, privileges, filters; [`seccomp`]: filters that clients bring
 //! - [`sysctls`]: kernel parameters
 //! - [`spec`]: all of it as one OCI configuration
 
 pub mod attributes;
 pub mod blkio;
+pub mod cgroup;
 pub mod devices;
 pub mod logging;
 pub mod merge;

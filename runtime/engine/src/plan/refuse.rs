@@ -20,12 +20,12 @@ fn check_host_config(host: &HostConfig) -> Result<(), Error> {
     }
     super::devices::check(host)?;
     super::blkio::check(host)?;
+    super::cgroup::parent(Some(host))?;
     // Clients name the one that they know; there is one.
     if let Some(name) = host.runtime.as_ref().filter(|name| !RUNTIMES.contains(&name.as_str())) {
         return bad(format!("unknown or invalid runtime name: {name:.60}"));
     }
-    let refused: [(&str, bool); 16] = [
-        ("--cgroup-parent", filled(host.cgroup_parent.as_ref())),
+    let refused: [(&str, bool); 15] = [
         ("--cpu-rt-period", set(host.cpu_realtime_period)),
         ("--cpu-rt-runtime", set(host.cpu_realtime_runtime)),
         ("--memory-swappiness", host.memory_swappiness.is_some_and(|value| value > 0)),
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_name() {
         for (body, word) in [
-            (r#"{"HostConfig":{"CgroupParent":"/x"}}"#, "--cgroup-parent"),
+            (r#"{"HostConfig":{"CgroupParent":"/../x"}}"#, "--cgroup-parent"),
             (r#"{"HostConfig":{"OomKillDisable":true}}"#, "--oom-kill-disable"),
             (r#"{"HostConfig":{"Runtime":"gvisor"}}"#, "runtime name: gvisor"),
         ] {

@@ -36,7 +36,7 @@ const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
 pub fn create(path: &Path, resources: &Resources) -> Result<(), Error> {
     let limits = limits::plan(resources)?;
     let filter = device_filter::compile(&resources.devices)?;
-    make(path, resources).host(|| format!("make cgroup {}", path.display()))?;
+    make(path, resources)?;
     write_all(path, &limits)?;
     if let Some(program) = filter {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -47,8 +47,14 @@ pub fn create(path: &Path, resources: &Resources) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the folder and those above it. Another container's end may take the one above away in between.
-fn make(path: &Path, resources: &Resources) -> io::Result<()> {
+/// Makes the folder and those above it, with the controllers that limits may be asked of; nothing is written into it.
+/// One that is there is fine.
+pub fn make(path: &Path, resources: &Resources) -> Result<(), Error> {
+    make_folders(path, resources).host(|| format!("make cgroup {}", path.display()))
+}
+
+/// Another container's end may take the folder above away in between.
+fn make_folders(path: &Path, resources: &Resources) -> io::Result<()> {
     let mut made = Ok(());
     for _ in 0..MAX_TRIES {
         if let Some(parent) = path.parent() {

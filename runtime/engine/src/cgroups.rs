@@ -1,0 +1,97 @@
+//! Where containers' cgroups are: each container has one, named by its ID, in the engine's slice or, with
+//! `--cgroup-parent`, in groups below that. Such a parent is there as long as a container runs in it.
+//!
+//! A container's record tells where its cgroup is, and starts, ends and the engine's own start take away what is found
+//! there. So nothing more is kept about parents, and a crash leaves at most an empty one that the next start removes.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
+
+use keel_oci::spec::Resources;
+
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{Doing, Error};
+use crate::id;
+use crate::plan::cgroup::{MAX_DEPTH, parent};
+use crate::recover::report;
+
+impl Engine {
+    /// The container's cgroup; `None`: the engine runs without.
+    pub(crate) fn cgroup(&self, container: &Container) -> Option<PathBuf> {
+        let slice = self.options.cgroups.as_ref()?;
+        let config = container.config();
+        // What was accepted once is served, whatever this release thinks of it.
+        let parent = parent(config.body.host_config.as_ref()).unwrap_or_default();
+        Some(slice.join(parent).join(&container.id))
+    }
+
+    /// Makes a container's cgroup if that has parents, and these. From then on they aren't empty, so nobody removes
+    /// them until it ends.
+    pub(crate) fn make_parents(&self, cgroup: Option<&Path>, resources: Option<&Resources>) -> Result<(), Error> {
+        let Some(cgroup) = cgroup.filter(|path| self.parents(path).next().is_some()) else { return Ok(()) };
+        let _held = self.hold_parents();
+        let resources = resources.cloned().unwrap_or_default();
+        keel_oci::cgroup::make(cgroup, &resources).doing(|| "making the groups of --cgroup-parent")
+    }
+
+    /// Removes those parents of a cgroup, itself gone, in which nothing else is.
+    pub(crate) fn remove_parents(&self, cgroup: &Path) -> Result<(), Error> {
+        if self.parents(cgroup).next().is_none() {
+            return Ok(());
+        }
+        let _held = self.hold_parents();
+        self.parents(cgroup).try_for_each(remove_if_empty)
+    }
+
+    /// Removes cgroups of containers that don't run, wherever they are, and empty parents.
+    pub(crate) fn sweep_cgroups(&self, running: &[String]) {
+        if let Some(slice) = &self.options.cgroups {
+            self.sweep_below(slice, running, 0);
+        }
+    }
+
+    fn sweep_below(&self, folder: &Path, running: &[String], depth: usize) {
+        // None there: no container has run since the boot.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            if !id::is_id(&name) {
+                if depth < MAX_DEPTH {
+                    self.sweep_below(&path, running, depth + 1);
+                }
+                let _held = self.hold_parents();
+                report(&name, remove_if_empty(&path));
+            } else if !running.contains(&name) {
+                report(&name, keel_oci::cgroup::kill_all(&path).doing(|| "killing what is left of it"));
+                report(&name, keel_oci::cgroup::remove(&path).doing(|| "removing its cgroup"));
+            }
+        }
+    }
+
+    /// The groups between a container's and the slice, from the inside out.
+    fn parents<'a>(&self, cgroup: &'a Path) -> impl Iterator<Item = &'a Path> {
+        let slice = self.options.cgroups.clone().unwrap_or_default();
+        cgroup.ancestors().skip(1).take_while(move |folder| *folder != slice)
+    }
+
+    fn hold_parents(&self) -> MutexGuard<'_, ()> {
+        self.parents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One with others in it, or gone already, is fine.
+fn remove_if_empty(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir(folder) {
+        Err(error) => match error.kind() {
+            // The kernel's word for a group with groups in it is "busy".
+            ErrorKind::NotFound | ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty => Ok(()),
+            _ => Err(Error::internal(format!("removing the empty cgroup {}", folder.display()), error)),
+        },
+        Ok(()) => Ok(()),
+    }
+}
