@@ -37,6 +37,8 @@ pub enum VmError {
 const DISK_BYTES: u64 = 8 << 30;
 /// For how long a probing guest may take to get to the end of its kernel's start; on KVM it takes one second.
 const PROBE: Duration = Duration::from_secs(5);
+/// MiB at the end of memory that are set to zero at each restart under emulation; see [`forget_code`].
+const FORGOTTEN_MIB: u32 = 32;
 const FIRMWARE: &str = "/usr/share/OVMF";
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -67,13 +69,14 @@ pub fn run(order: &Order) -> Result<(), VmError> {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|_| VmError::PortTaken { port, variable })?;
     }
     prepare(order)?;
-    let accelerator = accelerator(order.kernel);
+    let (accelerator, emulated) = accelerator(order.kernel);
+    let forget = if emulated { forget_code(order.folder, order.memory_mib)?.to_vec() } else { Vec::new() };
     log::info!(
         "starting the machine ({}); Ctrl-A X ends it; from here: export DOCKER_HOST=tcp://127.0.0.1:{} DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=$PWD/build/certs",
         accelerator[1].split(',').next().unwrap_or_default(),
         order.api_port
     );
-    let source = Command::new(QEMU).args(accelerator).args(arguments(order)).exec();
+    let source = Command::new(QEMU).args(accelerator).args(forget).args(arguments(order)).exec();
     Err(FileError::Start { program: QEMU.into(), source }.into())
 }
 
@@ -140,14 +143,32 @@ fn arguments(order: &Order) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// KVM where a guest really runs on it, else emulation with one processor: emulated kernels with several have crashed.
-fn accelerator(kernel: &Path) -> Vec<&'static str> {
+/// KVM where a guest really runs on it, else emulation (`true`) with one processor: emulated kernels with several have
+/// crashed.
+fn accelerator(kernel: &Path) -> ([&'static str; 6], bool) {
     if kvm_works(kernel) {
-        vec!["-accel", "kvm", "-cpu", "host", "-smp", "2"]
+        (["-accel", "kvm", "-cpu", "host", "-smp", "2"], false)
     } else {
         log::info!("KVM can't run guests here, so the machine is emulated; it will be slow");
-        vec!["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1"]
+        (["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1"], true)
     }
+}
+
+/// QEMU's options by which an emulated machine begins each restart without the code of the system before it where
+/// firmware has its stack. QEMU 7.2 keeps its translation of a page's code until the code's own bytes are written, and
+/// until then each write to that page takes a way that is some hundred times longer. Where the kernel before a restart
+/// had code in the page that is firmware's stack after it, unpacking the next kernel took minutes. A loader device
+/// writes its file to memory at each reset, and zeros over the end of memory make QEMU forget.
+///
+/// The file is made in `folder`, whose path has no comma.
+pub fn forget_code(folder: &Path, memory_mib: u32) -> Result<[String; 2], FileError> {
+    let zeros = folder.join("zeros.bin");
+    let file = File::create(&zeros).map_err(at("create", &zeros))?;
+    file.set_len(u64::from(FORGOTTEN_MIB) << 20).map_err(at("size", &zeros))?;
+    // From 2,816 MiB on, a q35 machine has 2 GiB of its memory below 4 GiB, where firmware is.
+    let end_mib = if memory_mib >= 2816 { 2048 } else { memory_mib };
+    let address = u64::from(end_mib.saturating_sub(FORGOTTEN_MIB)) << 20;
+    Ok(["-device".into(), format!("loader,force-raw=on,addr={address:#x},file={}", zeros.display())])
 }
 
 /// Whether a kernel without any root gets as far as missing it. That `/dev/kvm` opens says little on a workstation

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use keel_image::vm::kvm_works;
+use keel_image::vm;
 use keel_spec::gpt::{SECTOR_BYTES, Table};
 use serde_json::{Value, json};
 
@@ -172,6 +172,13 @@ impl Hardware {
         Ok(arguments.into_iter().map(str::to_owned).collect())
     }
 
+    /// What an emulated machine forgets at a restart.
+    fn forget_code(&self) -> Result<Vec<String>> {
+        path(&self.dir)?;
+        let emulated = !has_kvm(self.clock, &self.kernel);
+        Ok(if emulated { vm::forget_code(&self.dir, self.memory_mib)?.into() } else { Vec::new() })
+    }
+
     /// The disk as QEMU's block layer has it, by the name `disk`.
     fn block_devices(&self) -> Result<Vec<String>> {
         let disk = self.disk();
@@ -230,6 +237,7 @@ impl Machine {
             .args(hardware.firmware()?)
             .args(["-m", &hardware.memory_mib.to_string()])
             .args(accelerator(hardware.clock, &hardware.kernel))
+            .args(hardware.forget_code()?)
             .args(hardware.block_devices()?)
             .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"])
             .args(["-netdev", &network(&forwards), "-device", "virtio-net-pci,netdev=net,romfile="])
@@ -409,8 +417,7 @@ pub fn tail(console: &str) -> String {
 /// has for QEMU's users: with the round-robin loop (`single`) machines were seen to stand still after a warm restart,
 /// their clock too.
 pub(crate) fn accelerator(clock: Clock, kernel: &Path) -> Vec<&'static str> {
-    static KVM: OnceLock<bool> = OnceLock::new();
-    if clock == Clock::Real && *KVM.get_or_init(|| kvm_works(kernel)) {
+    if has_kvm(clock, kernel) {
         return vec!["-accel", "kvm", "-cpu", "host", "-smp", "2"];
     }
     let processor = ["-cpu", "max", "-smp", "1"];
@@ -421,6 +428,12 @@ pub(crate) fn accelerator(clock: Clock, kernel: &Path) -> Vec<&'static str> {
             [&["-accel", "tcg,thread=single"][..], &processor, &["-icount", "shift=0,sleep=off"]].concat()
         }
     }
+}
+
+/// Whether a machine runs on KVM.
+fn has_kvm(clock: Clock, kernel: &Path) -> bool {
+    static KVM: OnceLock<bool> = OnceLock::new();
+    clock == Clock::Real && *KVM.get_or_init(|| vm::kvm_works(kernel))
 }
 
 /// A serial line that keeps what it shows in a file, and that can be typed at through a socket.

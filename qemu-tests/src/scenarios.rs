@@ -43,6 +43,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: any_image::any_image,
     },
     Scenario {
+        name: "enlarge",
+        about: "releases too large for slots and EFI system partition: these move to larger places, and all else is as it was",
+        run: enlarge::both_slots_and_esp,
+    },
+    Scenario {
         name: "fallback-hang",
         about: "a release whose PID 1 hangs is reset by the watchdog and left",
         run: fallback::hang,
@@ -93,6 +98,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: update::there_and_back,
     },
     Scenario {
+        name: "stick-and-peer",
+        about: "an update from a disk that is plugged in; the host then serves another one its release, through a proxy",
+        run: peer::stick_and_peer,
+    },
+    Scenario {
         name: "kexec",
         about: "updates without the firmware: a good release proves itself, a bad one ends in the firmware and is left",
         run: kexec::updates,
@@ -139,23 +149,10 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Scenarios that run only when they are asked for by name. The first wants programs that `make earlier` builds, which
-/// takes as long as building today's. Of the others' machines the firmware was seen to stand still at a warm restart, before
-/// the kernel, when others ran beside them; why isn't known.
-pub const BY_NAME: &[Scenario] = &[
-    Scenario {
-        name: "earlier-release",
-        about: "from an earlier revision's release to this one's and back: containers, images, volumes and networks of both stay",
-        run: earlier::there_and_back,
-    },
-    Scenario {
-        name: "enlarge",
-        about: "releases too large for the slots: these move to larger places, and all else is as it was",
-        run: enlarge::both_slots,
-    },
-    Scenario {
-        name: "stick-and-peer",
-        about: "an update from a disk that is plugged in; the host then serves another one its release",
-        run: peer::stick_and_peer,
-    },
-];
+/// Scenarios that run only when they are asked for by name. This one wants programs that `make earlier` builds, which takes
+/// as long as building today's.
+pub const BY_NAME: &[Scenario] = &[Scenario {
+    name: "earlier-release",
+    about: "from an earlier revision's release to this one's and back: containers, images, volumes and networks of both stay",
+    run: earlier::there_and_back,
+}];

@@ -66,8 +66,6 @@ fn main() -> Result<()> {
         on_trial: false,
         ukis: &esp.ukis()?,
         esp_free_bytes: esp.free_bytes(),
-        // Not until it is known why the firmware of test machines stood still at some restarts after it.
-        esp_may_move: false,
         tries: 3,
         resume: false,
         disk_bytes: device.size_bytes()?,

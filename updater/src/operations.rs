@@ -265,8 +265,6 @@ impl Updater {
             on_trial: self.on_trial.load(Ordering::Relaxed),
             ukis: &esp.ukis().map_err(Failure::io("look at the UKIs on the EFI system partition"))?,
             esp_free_bytes: esp.free_bytes(),
-            // Not until it is known why the firmware of test machines stood still at some restarts after it.
-            esp_may_move: false,
             tries,
             resume: self.state.read().writing.as_ref() == Some(&writing(release)),
             disk_bytes: disk.size_bytes().map_err(Failure::io("tell the size of the disk"))?,

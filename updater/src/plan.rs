@@ -42,8 +42,6 @@ pub struct Facts<'a> {
     pub ukis: &'a [Uki],
     /// Free bytes of the EFI system partition.
     pub esp_free_bytes: u64,
-    /// Whether a larger EFI system partition may be made; otherwise a UKI that doesn't fit is refused.
-    pub esp_may_move: bool,
     /// How often the release may try to prove itself.
     pub tries: u32,
     /// Whether the other slot was being filled with this release when something stopped it.
@@ -148,16 +146,7 @@ pub fn decide(facts: &Facts) -> Result<Plan> {
     let remove = ukis_to_remove(facts)?;
     let esp_bytes = esp_to_make(facts, &uki, &remove);
     let needs = Needs { root_bytes: root.length, tree_bytes: tree.length, esp_bytes };
-    if let Some(bytes) = esp_bytes.filter(|_| !facts.esp_may_move) {
-        let message = format!(
-            "install {version}: {} is {} bytes long, for which the partition {ESP_LABEL} has no room: write a disk image with \
-             a partition {ESP_LABEL} of at least {bytes} bytes to the machine, and install there",
-            uki.name, uki.length
-        );
-        return Err(Failure::new(ErrorCode::Space, message));
-    }
-    let mut moves = moves(facts, slot, &needs)?;
-    moves.esp = moves.esp.filter(|_| facts.esp_may_move);
+    let moves = moves(facts, slot, &needs)?;
     let [root_place, tree_place] = match moves.slot {
         Some(places) => places.map(|place| place.offset_bytes()),
         None => [slot.root_label(), slot.verity_label()]

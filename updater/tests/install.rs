@@ -219,7 +219,6 @@ fn facts_refused(change: impl Fn(&mut Facts)) -> keel_updater::failure::Failure 
         on_trial: false,
         ukis: &ukis,
         esp_free_bytes: MIB,
-        esp_may_move: true,
         tries: 3,
         resume: false,
         disk_bytes: recorder.size_bytes().unwrap(),

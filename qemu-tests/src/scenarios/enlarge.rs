@@ -1,12 +1,14 @@
 //! Releases that are larger than the slots of the machine they are installed on.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use fatfs::{FileSystem, FsOptions};
+use fscommon::{BufStream, StreamSlice};
 use keel_spec::disk::{ESP_LABEL, VAR, aligned};
 use keel_spec::gpt::{Entry, Extent, Guid, SECTOR_BYTES, Table};
 use serde_json::Value;
@@ -19,18 +21,22 @@ use crate::images;
 use crate::machine::{Hardware, Machine};
 
 const MIB: u64 = 1 << 20;
-/// A disk whose reserve has room for a slot.
+/// A disk whose reserve has room for a slot and an EFI system partition.
 const LARGE_DISK_BYTES: u64 = 12 << 30;
 /// What makes a release larger than a slot: bytes that can't be compressed, behind the end of a program.
 const PADDING_BYTES: u64 = 8 * MIB;
 const THIRD: &str = "0.3.0";
+/// What fills the EFI system partition, and how much of that is left free.
+const FILLER: &str = "somebody's file.bin";
+const LEFT_FREE_BYTES: u64 = 4 * MIB;
 /// Of the slots.
 const LABELS: [&str; 4] = ["root-a", "verity-a", "root-b", "verity-b"];
 
-pub(super) fn both_slots(build: &Build) -> Result<()> {
+pub(super) fn both_slots_and_esp(build: &Build) -> Result<()> {
     let fixture = Fixture::new(build, "enlarge")?;
     File::options().write(true).open(fixture.hardware.disk())?.set_len(LARGE_DISK_BYTES)?;
     shrink_slots(&fixture)?;
+    fill_esp(&fixture.hardware)?;
     let before = fixture.hardware.partition_table()?.0;
     publish(&fixture, SECOND)?;
     let (mut machine, host) = fixture.boot()?;
@@ -40,7 +46,7 @@ pub(super) fn both_slots(build: &Build) -> Result<()> {
     wait_http(machine.port(8080)?, Duration::from_secs(60))?;
 
     let plan = host.keelctl_json(&["update", "plan"])?;
-    ensure!(moving(&plan) == ["root-b", "verity-b"], "update plan: {plan}");
+    ensure!(moving(&plan) == ["root-b", "verity-b", "esp"], "update plan: {plan}");
     host.install(None)?.finish()?;
     let status = restart(&mut machine, &host)?;
     ensure!(status["version"] == SECOND && status["slot"] == "b", "after the update: {status}");
@@ -76,20 +82,37 @@ fn moving(plan: &Value) -> Vec<&str> {
     larger.filter_map(|room| room["partition"].as_str()).collect()
 }
 
-/// Slots are larger, nothing else has moved.
+/// Slots are larger, nothing else has moved but the EFI system partition, on which everything is that was there.
 fn on_the_disk(hardware: &Hardware, before: &Table) -> Result<()> {
     let (table, _) = hardware.partition_table()?;
-    for label in LABELS {
+    for label in LABELS.into_iter().chain([ESP_LABEL]) {
         let [old, new] = [before, &table].map(|table| table.by_name(label));
         let (old, new) = old.zip(new).with_context(|| format!("partition {label}"))?;
         let is_larger = new.size_bytes() > old.size_bytes() || label.starts_with("verity");
-        ensure!(new.first_lba != old.first_lba && is_larger, "{label} was {old:?}, is {new:?}");
+        let is_elsewhere = new.first_lba != old.first_lba || new.last_lba != old.last_lba;
+        ensure!(is_elsewhere && is_larger, "{label} was {old:?}, is {new:?}");
+        ensure!(label != ESP_LABEL || old.unique == new.unique, "the EFI system partition has another GUID: {new:?}");
     }
-    for label in ["state", ESP_LABEL] {
-        let places = [before, &table].map(|table| table.by_name(label).map(|entry| entry.first_lba));
-        ensure!(places[0] == places[1], "{label} has moved: {places:?}");
-    }
+    let state = [before, &table].map(|table| table.by_name("state").map(|entry| entry.first_lba));
+    ensure!(state[0] == state[1], "the state partition has moved: {state:?}");
+    let volume = esp(hardware)?;
+    let mut filler = Vec::new();
+    volume.root_dir().open_file(FILLER)?.read_to_end(&mut filler)?;
+    ensure!(
+        filler.chunks(MIB as usize).enumerate().all(|(at, chunk)| chunk.iter().all(|byte| *byte == at as u8)),
+        "{FILLER}"
+    );
+    let mut config = String::new();
+    volume.root_dir().open_file("loader/loader.conf")?.read_to_string(&mut config)?;
+    ensure!(config.contains("timeout 0"), "loader.conf is no longer what it was: {config}");
     Ok(())
+}
+
+fn esp(hardware: &Hardware) -> Result<FileSystem<BufStream<StreamSlice<File>>>> {
+    let (table, disk) = hardware.partition_table()?;
+    let entry = table.by_name(ESP_LABEL).context("partition esp")?;
+    let slice = StreamSlice::new(disk, entry.offset_bytes(), entry.offset_bytes() + entry.size_bytes())?;
+    Ok(FileSystem::new(BufStream::new(slice), FsOptions::new())?)
 }
 
 /// Makes slots that the first release fills, one behind the other, and gives what is left of them to a partition that is
@@ -116,6 +139,20 @@ fn shrink_slots(fixture: &Fixture) -> Result<()> {
     let (kind, name) = (VAR, "another".to_owned());
     table.entries.push(Entry { number: 20, kind, unique, first_lba: at, last_lba: end - 1, attributes: 0, name });
     Hardware::put_table(&table, &disk)
+}
+
+/// Leaves no room for a second UKI.
+fn fill_esp(hardware: &Hardware) -> Result<()> {
+    let volume = esp(hardware)?;
+    let stats = volume.stats()?;
+    let free = u64::from(stats.free_clusters()) * u64::from(stats.cluster_size());
+    let mut file = volume.root_dir().create_file(FILLER)?;
+    for number in 0..free.saturating_sub(LEFT_FREE_BYTES) / MIB {
+        file.write_all(&[number as u8; MIB as usize])?;
+    }
+    file.flush()?;
+    drop(file);
+    Ok(volume.unmount()?)
 }
 
 /// Publishes a release that fits into no slot of the machine.
