@@ -9,8 +9,9 @@ use ureq::{Agent, AsSendBody};
 
 use crate::connect::{self, Dial, SecureDial};
 use crate::error::Error;
+use crate::forward::ToProxy;
 use crate::message::{Body, Method, Request, Response};
-use crate::proxy::{Chosen, Proxies};
+use crate::proxy::{self, Chosen, Proxies, Route};
 use crate::resolve::DnsResolver;
 use crate::steady::LeastRate;
 use crate::tls::Trust;
@@ -69,6 +70,8 @@ impl Default for Options {
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
+    /// Makes requests to proxies in their form.
+    forwarding: Agent,
     proxies: Chosen,
     connect_timeout: Duration,
     idle_timeout: Duration,
@@ -100,13 +103,13 @@ impl Client {
             .timeout_per_read(Some(options.idle_timeout))
             .timeout_per_write(Some(options.idle_timeout))
             .build();
-        let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(Dial::new(options.least_rate))
-                .chain(SecureDial::new(trust));
-        let resolver = DnsResolver::new(options.resolv_conf, options.hosts);
+        let dial = || ().chain(ConnectProxyConnector::default()).chain(Dial::new(options.least_rate));
+        let secure = SecureDial::new(trust);
+        let resolver = || DnsResolver::new(options.resolv_conf.clone(), options.hosts.clone());
+        let to_proxy = dial().chain(secure.clone()).chain(ToProxy);
         Ok(Self {
-            agent: Agent::with_parts(config, connector, resolver),
+            forwarding: Agent::with_parts(config.clone(), to_proxy, resolver()),
+            agent: Agent::with_parts(config, dial().chain(secure), resolver()),
             proxies,
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
@@ -177,10 +180,10 @@ impl Client {
                 .ok_or(Error::Url { url: shown.clone(), reason: "a range asked for holds no byte" })?;
             head = head.header(header::RANGE, value);
         }
-        let proxy = self.proxies.of(target);
+        let route = self.proxies.route(target);
         let sent = match body {
-            None => head.body(()).map_err(ureq::Error::from).and_then(|message| self.run(message, proxy)),
-            Some(body) => head.body(body).map_err(ureq::Error::from).and_then(|message| self.run(message, proxy)),
+            None => head.body(()).map_err(ureq::Error::from).and_then(|message| self.run(message, route)),
+            Some(body) => head.body(body).map_err(ureq::Error::from).and_then(|message| self.run(message, route)),
         };
         let message = sent.map_err(|error| connect::explain(&shown, error, self.connect_timeout, self.idle_timeout))?;
         let (head, body) = message.into_parts();
@@ -204,12 +207,18 @@ impl Client {
 impl Client {
     fn run(
         &self,
-        message: ureq::http::Request<impl AsSendBody>,
-        proxy: Option<&ureq::Proxy>,
+        mut message: ureq::http::Request<impl AsSendBody>,
+        route: Route<'_>,
     ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
-        match proxy {
-            None => self.agent.run(message),
-            Some(proxy) => self.agent.run(self.agent.configure_request(message).proxy(Some(proxy.clone())).build()),
+        match route {
+            Route::Direct => self.agent.run(message),
+            Route::Tunnel(proxy) => {
+                self.agent.run(self.agent.configure_request(message).proxy(Some(proxy.clone())).build())
+            }
+            Route::Forward(proxy) => {
+                proxy::forward(proxy, &mut message)?;
+                self.forwarding.run(message)
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! message can say more than "I/O error".
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -65,14 +66,14 @@ impl<In: Transport> Connector<In> for Dial {
 }
 
 /// Puts TLS onto the connection of an https request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SecureDial {
-    trust: Trust,
+    trust: Arc<Trust>,
 }
 
 impl SecureDial {
     pub fn new(trust: Trust) -> Self {
-        Self { trust }
+        Self { trust: Arc::new(trust) }
     }
 }
 

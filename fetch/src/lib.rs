@@ -4,6 +4,7 @@
 //! - [`client`]: one request with its redirects, under the caps of its caller
 //! - [`connect`]: the chain that makes a connection, with errors that say which step failed
 //! - [`error`]: what can go wrong; every message names the address
+//! - `forward`: requests to a proxy in the form that it wants
 //! - [`message`]: requests and responses
 //! - [`multipart`]: several ranges in one answer
 //! - [`proxy`]: which requests go through a proxy
@@ -18,6 +19,7 @@ pub mod auth;
 pub mod client;
 mod connect;
 pub mod error;
+mod forward;
 pub mod message;
 pub mod multipart;
 pub mod proxy;

@@ -1,10 +1,15 @@
 //! Proxies: which requests go through one, in the terms of `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
 //!
-//! All go by CONNECT (RFC 9110 section 9.3.6), so the proxy sees host and port and, with https, nothing else.
+//! Requests with https go by CONNECT, so the proxy sees host and port and nothing else. Those with http are handed to the
+//! proxy as they are: most proxies open tunnels to port 443 alone.
 
 use std::net::IpAddr;
 
-use ureq::http::Uri;
+use ureq::ProxyProtocol;
+use ureq::http::uri::{Parts, PathAndQuery, Scheme};
+use ureq::http::{HeaderValue, Request, Uri, header};
+
+use crate::auth;
 
 /// Which requests go through a proxy. Nothing is taken from the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +31,17 @@ pub struct Chosen {
     direct: Vec<String>,
 }
 
+/// How a request gets to its server.
+#[derive(Clone, Copy, Debug)]
+pub enum Route<'a> {
+    /// Without a proxy.
+    Direct,
+    /// Through a tunnel that the proxy opens (CONNECT, RFC 9110 section 9.3.6).
+    Tunnel(&'a ureq::Proxy),
+    /// By a request to the proxy that names the server's address in full (absolute form, RFC 9112 section 3.2.2).
+    Forward(&'a ureq::Proxy),
+}
+
 impl Chosen {
     /// Reads the addresses of proxies. The error says which isn't one, without its password.
     pub fn new(proxies: Proxies) -> Result<Self, String> {
@@ -37,14 +53,38 @@ impl Chosen {
         Ok(Self { http: read(proxies.http, "http")?, https: read(proxies.https, "https")?, direct: proxies.no_proxy })
     }
 
-    /// The proxy for an address.
-    pub fn of(&self, target: &Uri) -> Option<&ureq::Proxy> {
+    /// The way to an address.
+    pub fn route(&self, target: &Uri) -> Route<'_> {
         let is_https = target.scheme_str() == Some("https");
-        let host = target.host()?;
+        let Some(host) = target.host() else { return Route::Direct };
         let port = target.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-        let proxy = if is_https { &self.https } else { &self.http };
-        proxy.as_ref().filter(|_| !is_loopback(host) && !self.direct.iter().any(|entry| is_direct(entry, host, port)))
+        let is_direct = is_loopback(host) || self.direct.iter().any(|entry| is_direct(entry, host, port));
+        match (is_direct, is_https) {
+            (true, _) => Route::Direct,
+            (false, true) => self.https.as_ref().map_or(Route::Direct, Route::Tunnel),
+            (false, false) => self.http.as_ref().map_or(Route::Direct, Route::Forward),
+        }
     }
+}
+
+/// Turns a request into one to a proxy, see [`Route::Forward`]. Its `Host` is still the server's.
+pub fn forward<T>(proxy: &ureq::Proxy, message: &mut Request<T>) -> Result<(), ureq::http::Error> {
+    let target = message.uri().clone();
+    let mut parts = Parts::default();
+    parts.scheme = Some(if proxy.protocol() == ProxyProtocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(format!("{}:{}", proxy.host(), proxy.port()).parse()?);
+    parts.path_and_query = Some(target.path_and_query().map_or_else(|| PathAndQuery::from_static("/"), Clone::clone));
+    *message.uri_mut() = Uri::from_parts(parts)?;
+    let headers = message.headers_mut();
+    if let Some(authority) = target.authority() {
+        headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
+    }
+    if let Some(user) = proxy.username() {
+        let mut value = HeaderValue::from_str(&auth::basic(user, proxy.password().unwrap_or_default()))?;
+        value.set_sensitive(true);
+        headers.insert(header::PROXY_AUTHORIZATION, value);
+    }
+    Ok(())
 }
 
 fn address(host: &str) -> Option<IpAddr> {
@@ -107,7 +147,7 @@ mod tests {
             https: Some("http://user:secret@proxy:2".into()),
             no_proxy: no_proxy.iter().map(|entry| (*entry).to_owned()).collect(),
         };
-        Chosen::new(proxies).unwrap().of(&url.parse().unwrap()).is_some()
+        !matches!(Chosen::new(proxies).unwrap().route(&url.parse().unwrap()), Route::Direct)
     }
 
     #[test]
@@ -138,8 +178,8 @@ mod tests {
     fn each_scheme_has_its_proxy_and_a_bad_one_is_told_without_its_password() {
         let only = Proxies { https: Some("http://p:1".into()), ..Proxies::default() };
         let chosen = Chosen::new(only).unwrap();
-        assert!(chosen.of(&"http://a/".parse().unwrap()).is_none());
-        assert_eq!(chosen.of(&"https://a/".parse().unwrap()).unwrap().port(), 1);
+        assert!(matches!(chosen.route(&"http://a/".parse().unwrap()), Route::Direct));
+        assert!(matches!(chosen.route(&"https://a/".parse().unwrap()), Route::Tunnel(proxy) if proxy.port() == 1));
         let bad = Proxies { http: Some("socks5://u:secret@p".into()), ..Proxies::default() };
         assert!(Chosen::new(bad).is_err_and(|reason| !reason.contains("secret")));
     }

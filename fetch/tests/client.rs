@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keel_fetch::{Client, Error, LeastRate, Method, Options, Request};
+use keel_fetch::{Client, Error, LeastRate, Method, Options, Proxies, Request};
 
 const CAP: u64 = 1 << 20;
 
@@ -246,6 +246,31 @@ fn head_and_post() {
     assert_eq!(head.length, Some(5_000_000));
     assert!(head.bytes().unwrap().is_empty());
     assert_eq!(client().request(Method::Post, &Request::new(&url, 10).body(b"a=b")).unwrap().status, 201);
+}
+
+#[test]
+fn a_proxy_is_asked_for_the_whole_address_and_redirects_go_through_it_too() {
+    let proxy = serve(|request, stream| {
+        let head = request.to_ascii_lowercase();
+        assert!(head.contains("\r\nproxy-authorization: basic bwu6chc=\r\n"), "{request}");
+        let answer = if request.starts_with("GET http://a.invalid/x?y=1 HTTP/1.1\r\n") {
+            assert!(head.contains("\r\nhost: a.invalid\r\n") && head.contains("\r\nauthorization: t\r\n"), "{request}");
+            "HTTP/1.1 302 Found\r\nLocation: http://b.invalid:81/z\r\nContent-Length: 0\r\n\r\n"
+        } else {
+            assert!(request.starts_with("GET http://b.invalid:81/z HTTP/1.1\r\n"), "{request}");
+            assert!(head.contains("\r\nhost: b.invalid:81\r\n") && !head.contains("\r\nauthorization:"), "{request}");
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+        };
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let proxy = proxy.replace("http://", "http://me:pw@");
+    let proxies = Proxies { http: Some(proxy), ..Proxies::default() };
+    let client = Client::new(Options { proxies, ..options() }).unwrap();
+    let headers = [("authorization", "t")];
+    let request = Request { headers: &headers, ..Request::new("http://a.invalid/x?y=1", CAP) };
+    let mut text = String::new();
+    client.get(&request).unwrap().body.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hi");
 }
 
 #[test]

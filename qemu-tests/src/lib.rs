@@ -10,6 +10,7 @@
 //! - [`machine`]: QEMU with firmware, disk, network, watchdog and a serial console
 //! - [`packages`]: Debian packages, fetched and unpacked
 //! - [`policies`]: AppArmor profiles and a SELinux policy, compiled for a guest
+//! - [`proxy`]: an HTTP proxy that knows a host which nobody else knows
 //! - [`registry`]: Debian's `docker-registry` on loopback
 //! - [`repository`]: a static file server for update repositories, with faults on request
 //! - [`scenario`]: runs scenarios side by side and counts them
@@ -30,6 +31,7 @@ pub mod images;
 pub mod machine;
 pub mod packages;
 pub mod policies;
+pub mod proxy;
 pub mod registry;
 pub mod repository;
 pub mod scenario;

@@ -1,4 +1,4 @@
-//! Updates without a repository's files: from a disk that is plugged in, then from a host that was updated so.
+//! Updates without a repository's files: from a disk that is plugged in, then from a host that was updated so, through a proxy.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -16,6 +16,7 @@ use super::update::{reboot, trial_is_over};
 use crate::build::{Build, DISK_BYTES, FIRST, SECOND, run};
 use crate::clients::Host;
 use crate::machine::{Hardware, WORKSTATION_IN_GUEST};
+use crate::proxy::{ONLY_HERE, Proxy};
 
 /// Where `update.serve = true` listens.
 const PEER_PORT: u16 = 7380;
@@ -50,9 +51,18 @@ pub(super) fn stick_and_peer(build: &Build) -> Result<()> {
 
     let port = machine.port(PEER_PORT)?;
     same_files(&fixture, &host, port)?;
-    let peer = format!("http://{WORKSTATION_IN_GUEST}:{port}");
-    second.config = config.replace("[update]\n", &format!("[update]\nmirrors = [\"{peer}\"]\n"));
-    from_the_peer(&fixture, &second, &host)
+    // The second host knows peer and repository by a name for which it has to go through the proxy.
+    let proxy = Proxy::start()?;
+    let mirrors = format!("mirrors = [\"http://{ONLY_HERE}:{port}\"]");
+    let repository = fixture.server.port();
+    second.config = config
+        .replace("[update]\n", &format!("[update]\n{mirrors}\n"))
+        .replace(&format!("{WORKSTATION_IN_GUEST}:{repository}"), &format!("{ONLY_HERE}:{repository}"));
+    second.config += &format!("[proxy]\nhttp = \"http://{WORKSTATION_IN_GUEST}:{}\"\n", proxy.port());
+    from_the_peer(&fixture, &second, &host)?;
+    // One for the repository at least, and one for the peer.
+    ensure!(proxy.requests() >= 2, "the proxy forwarded {} requests", proxy.requests());
+    Ok(())
 }
 
 /// All files of the release come from the host just as they are in the repository, and nothing else does.

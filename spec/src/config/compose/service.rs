@@ -16,6 +16,7 @@ const PLAIN: &[(&str, &str, Kind)] = &[
     ("cap_add", "HostConfig.CapAdd", Kind::Texts),
     ("cap_drop", "HostConfig.CapDrop", Kind::Texts),
     ("cgroup", "HostConfig.CgroupnsMode", Kind::Text),
+    ("cgroup_parent", "HostConfig.CgroupParent", Kind::Text),
     ("command", "Cmd", Kind::Words),
     ("cpu_period", "HostConfig.CpuPeriod", Kind::Number),
     ("cpu_quota", "HostConfig.CpuQuota", Kind::Number),
