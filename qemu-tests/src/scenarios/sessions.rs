@@ -24,9 +24,12 @@ const PIECE_BYTES: usize = 4096;
 pub(super) fn terminals(host: &Host, web: &str) -> Result<()> {
     let mut shell = Terminal::start(host, (33, 77), &["run", "-it", "--rm", "--name", "seen", web, "sh"])?;
     shell.answers("busybox stty size", "33 77")?;
-    shell.resize(40, 100)?;
-    // The size arrives some time after the client has noticed.
-    until(host, &["exec", "seen", "busybox", "stty", "-F", "/dev/console", "size"], "40 100")?;
+    // The client hears of sizes only when it has told the first one, and the new one arrives some time after that.
+    wait(LIMIT, || {
+        shell.resize(40, 100)?;
+        let size = host.docker_ok(&["exec", "seen", "busybox", "stty", "-F", "/dev/console", "size"])?;
+        Ok(if size.trim() == "40 100" { Ok(()) } else { Err(format!("the terminal's size is {size}")) })
+    })?;
     shell.enter("exit 5")?;
     ensure!(shell.end()?.code() == Some(5), "the shell's exit code");
 
