@@ -138,6 +138,11 @@ fn options(host: &Host, web: &str) -> Result<()> {
         ),
         (&["-m", "20m", "--memory-reservation", "10m"], "cat /sys/fs/cgroup/memory.low", "10485760"),
         (
+            &["--cgroupns", "host", "--cgroup-parent", "team", "-m", "20m", "--memory-reservation", "10m"],
+            "cat /sys/fs/cgroup/containers/memory.low /sys/fs/cgroup/containers/team/memory.low",
+            "10485760\n10485760",
+        ),
+        (
             &["--device-cgroup-rule", "c 1:11 r", "--cap-add", "MKNOD", "--userns", "host"],
             "busybox mknod /k c 1 11 && echo made",
             "made",

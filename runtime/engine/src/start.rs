@@ -168,6 +168,7 @@ impl Engine {
             parent: self.link.parent(),
             init: self.options.oci_init.as_deref(),
         })?;
+        self.settle_reservations(cgroup.as_deref(), &config)?;
         let ours = match created.take_terminal() {
             Some(master) => {
                 let with_input = config.body.open_stdin == Some(true);
@@ -268,6 +269,7 @@ impl Engine {
             report("killing what is left", keel_oci::cgroup::kill_all(&cgroup).doing(|| "killing its processes"));
             report("removing its cgroup", keel_oci::cgroup::remove(&cgroup).doing(|| "removing its cgroup"));
             report("removing its cgroup's parents", self.remove_parents(&cgroup));
+            report("giving its memory back", self.settle_reservations(Some(&cgroup), &container.config()));
         }
         self.stdio.drain(id);
         container.stdin.reset();

@@ -48,7 +48,11 @@ impl Engine {
             }
             keel_oci::cgroup::update(&cgroup, &limits).doing(|| format!("Cannot update container {}", container.id))?;
         }
-        container.set_config(Config { body, ..Config::clone(&before) })?;
+        let after = Config { body, ..Config::clone(&before) };
+        if change.memory_reservation.is_some() {
+            self.settle_reservations(self.cgroup(&container).as_deref(), &after)?;
+        }
+        container.set_config(after)?;
         self.tell_of(&container, "update", &[]);
         Ok(())
     }
