@@ -18,7 +18,7 @@ const HASHES_PER_BLOCK: u64 = BLOCK / 32;
 /// Blocks that are fetched though they are there, so that ranges join, as a share of those that aren't: one in 32.
 const JOIN_SHARE: u64 = 32;
 /// Most ranges in all; beyond that they are joined whatever it costs.
-const MAX_RANGES: usize = 2048;
+const MAX_RANGES: usize = 64 << 10;
 /// Most ranges, and bytes, of one request.
 const MAX_REQUEST_RANGES: usize = 32;
 const MAX_REQUEST_BLOCKS: u64 = 512;
@@ -50,12 +50,27 @@ impl<'a> Known<'a> {
     /// use: what is gone by then is fetched.
     pub fn of_roots(disk: &'a dyn Device, roots: &[[(u64, u64); 2]]) -> Self {
         let mut known = Self::default();
+        let warn = |error: io::Error| log::warn!("read a hash tree on the disk: {error}");
+        let mut there = Vec::new();
         for [(root, root_bytes), (tree, tree_bytes)] in roots {
             let tree = Area::new(disk, *tree, *tree_bytes);
-            let read = known.add_root(&tree, Area::new(disk, *root, *root_bytes));
-            read.unwrap_or_else(|error| log::warn!("read a hash tree on the disk: {error}"));
+            match geometry(&tree) {
+                Ok(Some(geometry)) => there.push((geometry, tree, Area::new(disk, *root, *root_bytes))),
+                Ok(None) => {}
+                Err(error) => warn(error),
+            }
+        }
+        known.make_room(there.iter().map(|(geometry, ..)| geometry.data_blocks()).sum());
+        for (geometry, tree, root) in there {
+            known.add_root(&geometry, &tree, root).unwrap_or_else(warn);
         }
         known
+    }
+
+    /// Takes memory for so many blocks at once: a table that grows needs, meanwhile, that of the old one, too.
+    fn make_room(&mut self, blocks: u64) {
+        let most = MAX_PLACES.saturating_sub(self.places.len());
+        self.places.reserve(usize::try_from(blocks).unwrap_or(most).min(most));
     }
 
     fn add(&mut self, source: u32, block: u64, digest: &[u8]) {
@@ -68,23 +83,14 @@ impl<'a> Known<'a> {
         self.sources.len() as u32 - 1
     }
 
-    /// A root, by the lowest level of the tree in its partition. A tree that can't be read is passed over.
-    pub fn add_root(&mut self, tree: &Area, root: Area<'a>) -> io::Result<()> {
-        let mut superblock = vec![0; BLOCK_BYTES];
-        tree.read_at(&mut superblock, 0)?;
-        // cryptsetup's superblock: the number of data blocks is at byte 72.
-        let data_blocks = superblock.get(72..80).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let Ok(geometry) = Geometry::new(data_blocks) else { return Ok(()) };
-        if superblock != geometry.superblock() || geometry.file_bytes() > tree.length().min(MAX_TREE_BYTES) {
-            return Ok(());
-        }
+    /// A root, by the lowest level of the tree in its partition.
+    fn add_root(&mut self, geometry: &Geometry, tree: &Area, root: Area<'a>) -> io::Result<()> {
         let source = self.add_source(root);
         let Some((first, blocks)) = geometry.levels().first() else { return Ok(()) };
-        self.places.reserve((data_blocks as usize).min(MAX_PLACES - self.places.len()));
         let mut block = vec![0; BLOCK_BYTES];
         for index in 0..*blocks {
             tree.read_at(&mut block, (first + index) * BLOCK)?;
-            let numbers = index * HASHES_PER_BLOCK..data_blocks;
+            let numbers = index * HASHES_PER_BLOCK..geometry.data_blocks();
             block.chunks(32).zip(numbers).for_each(|(hash, number)| self.add(source, number, hash));
         }
         Ok(())
@@ -93,6 +99,7 @@ impl<'a> Known<'a> {
     /// A file whose digests are known.
     pub fn add_digests(&mut self, known: &dyn Digests, area: Area<'a>) {
         let source = self.add_source(area);
+        self.make_room(known.blocks());
         for block in 0..known.blocks() {
             if let Some(digest) = known.digest(block) {
                 self.add(source, block, digest);
@@ -103,6 +110,7 @@ impl<'a> Known<'a> {
     /// A file whose digests have to be computed.
     pub fn add_file(&mut self, area: Area<'a>) -> io::Result<()> {
         let source = self.add_source(area.clone());
+        self.make_room(area.length().div_ceil(BLOCK));
         let mut buffer = vec![0; (CHUNK_BLOCKS * BLOCK) as usize];
         let mut at = 0;
         while at < area.length() {
@@ -124,6 +132,17 @@ impl<'a> Known<'a> {
     fn find(&self, digest: &[u8; 32]) -> Option<Place> {
         self.places.get(&prefix(digest)).copied()
     }
+}
+
+/// The shape of a tree in a partition; `None`: there is none of ours.
+fn geometry(tree: &Area) -> io::Result<Option<Geometry>> {
+    let mut superblock = vec![0; BLOCK_BYTES];
+    tree.read_at(&mut superblock, 0)?;
+    // cryptsetup's superblock: the number of data blocks is at byte 72.
+    let data_blocks = superblock.get(72..80).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let Ok(geometry) = Geometry::new(data_blocks) else { return Ok(None) };
+    let fits = geometry.file_bytes() <= tree.length().min(MAX_TREE_BYTES);
+    Ok((fits && superblock == geometry.superblock()).then_some(geometry))
 }
 
 /// Puts everything that is on the disk already into its place; returns the blocks that aren't. With `resume` a block
@@ -263,7 +282,7 @@ mod tests {
 
     #[test]
     fn too_many_ranges_are_joined_whatever_it_costs() {
-        let missing: Vec<Range<u64>> = (0..5000).map(|number| number * 3..number * 3 + 1).collect();
+        let missing: Vec<Range<u64>> = (0..200_000).map(|number| number * 3..number * 3 + 1).collect();
         assert!(join(missing).len() <= MAX_RANGES);
     }
 

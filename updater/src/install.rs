@@ -155,14 +155,16 @@ impl<'a> Installer<'a, '_> {
     }
 
     fn write_root(&self, plan: &Write, root: &Image, progress: Progress) -> Result<()> {
-        self.fill(root, &Known::of_roots(self.disk, &plan.roots), plan.resume, "root", progress)
+        self.fill(root, Known::of_roots(self.disk, &plan.roots), plan.resume, "root", progress)
     }
 
     /// Copies what is there, fetches the rest.
-    fn fill(&self, image: &Image, known: &Known, resume: bool, stage: &'static str, progress: Progress) -> Result<()> {
+    fn fill(&self, image: &Image, known: Known, resume: bool, stage: &'static str, progress: Progress) -> Result<()> {
         let total = image.digests.length();
         progress(stage, 0, total);
-        let missing = delta::fill(image, known, resume, &mut |_| ())?;
+        let missing = delta::fill(image, &known, resume, &mut |_| ())?;
+        // Its memory isn't needed while the rest comes.
+        drop(known);
         let count: u64 = missing.iter().map(|run| run.end - run.start).sum();
         let mut there = image.digests.blocks() - count;
         let told = |there: u64| there.saturating_mul(BLOCK).min(total);
@@ -233,7 +235,7 @@ impl<'a> Installer<'a, '_> {
         }
         known.add_digests(root.digests, root.area.clone());
         let image = Image { target: &plan.uki, digests: list, area, place: keel_spec::disk::ESP_LABEL };
-        self.fill(&image, &known, there, "uki", progress)
+        self.fill(&image, known, there, "uki", progress)
     }
 
     /// A release without a block list.

@@ -170,21 +170,22 @@ impl Work<'_> {
             return Ok(false);
         }
         wanted.sort_by_key(|run| run.start);
+        let mut wanted = VecDeque::from(wanted);
         let outcome = self.stream(mirror, &mut wanted, tell);
         if !wanted.is_empty() {
-            locked(&self.jobs).push_front(wanted);
+            locked(&self.jobs).push_front(wanted.into());
         }
         self.judge(mirror, outcome)
     }
 
-    fn stream(&self, mirror: &Mirror, wanted: &mut Job, tell: &SyncSender<u64>) -> Result<()> {
+    fn stream(&self, mirror: &Mirror, wanted: &mut VecDeque<Range<u64>>, tell: &SyncSender<u64>) -> Result<()> {
         let target = self.image.target;
         let opened = mirror.source.open(&target.path(), &[], target.length);
         let opened = opened.map_err(|error| unreachable(mirror, target, &error))?;
         let mut body = opened.ok_or_else(|| missing(mirror, target))?.body;
         let mut buffer = vec![0; (CHUNK_BLOCKS * BLOCK) as usize];
         let mut at = 0;
-        while let Some(run) = wanted.first_mut() {
+        while let Some(run) = wanted.front_mut() {
             let skip = (run.start - at).min(CHUNK_BLOCKS);
             if skip > 0 {
                 let piece = &mut buffer[..self.image.bytes_of(at, skip) as usize];
@@ -199,7 +200,7 @@ impl Work<'_> {
             run.start += count;
             at += count;
             if run.is_empty() {
-                wanted.remove(0);
+                wanted.pop_front();
             }
             let _ = tell.send(count);
         }
