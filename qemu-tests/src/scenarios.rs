@@ -33,6 +33,26 @@ pub const SCENARIOS: &[Scenario] = &[
         run: power_cut::ten_points,
     },
     Scenario {
+        name: "enlarge",
+        about: "releases too large for slots and EFI system partition: these move to larger places, and all else is as it was",
+        run: enlarge::both_slots_and_esp,
+    },
+    Scenario {
+        name: "rollout",
+        about: "a host updates by itself in its window; paused it doesn't, a withdrawn release isn't taken",
+        run: rollout::by_itself,
+    },
+    Scenario {
+        name: "kexec",
+        about: "updates without the firmware: a good release proves itself, a bad one ends in the firmware and is left",
+        run: kexec::updates,
+    },
+    Scenario {
+        name: "fallback-unhealthy",
+        about: "a release whose required service never becomes ready is left",
+        run: fallback::unhealthy,
+    },
+    Scenario {
         name: "power-cut-states",
         about: "a first boot and an update recorded write by write: every state boots whole, some drawn at random do so really",
         run: any_write::any_write,
@@ -43,11 +63,6 @@ pub const SCENARIOS: &[Scenario] = &[
         run: any_image::any_image,
     },
     Scenario {
-        name: "enlarge",
-        about: "releases too large for slots and EFI system partition: these move to larger places, and all else is as it was",
-        run: enlarge::both_slots_and_esp,
-    },
-    Scenario {
         name: "fallback-hang",
         about: "a release whose PID 1 hangs is reset by the watchdog and left",
         run: fallback::hang,
@@ -56,11 +71,6 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "fallback-panic",
         about: "a release whose PID 1 panics is left after its three tries",
         run: fallback::panic,
-    },
-    Scenario {
-        name: "fallback-unhealthy",
-        about: "a release whose required service never becomes ready is left",
-        run: fallback::unhealthy,
     },
     Scenario {
         name: "fallback-network",
@@ -103,19 +113,9 @@ pub const SCENARIOS: &[Scenario] = &[
         run: peer::stick_and_peer,
     },
     Scenario {
-        name: "kexec",
-        about: "updates without the firmware: a good release proves itself, a bad one ends in the firmware and is left",
-        run: kexec::updates,
-    },
-    Scenario {
         name: "kexec-refused",
         about: "a locked-down kernel that trusts no key says so, and the update goes through the firmware",
         run: kexec::refused,
-    },
-    Scenario {
-        name: "rollout",
-        about: "a host updates by itself in its window; paused it doesn't, a withdrawn release isn't taken",
-        run: rollout::by_itself,
     },
     Scenario {
         name: "tpm",
